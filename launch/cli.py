@@ -1,0 +1,58 @@
+"""What all launchers share: bad input is one line and exit code 2, `--help` exits 0."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from pfm_jax.config import Config
+from pfm_jax.types import InputError
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        _fail(str(error.args[0] if error.args else error))
+    if len(rest) > 1:
+        _fail(f"what does {rest[1]!r} mean? options are --name=value; see --help")
+    return rest
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def recipe(flag: flags.FlagHolder) -> Config:
+    """The value of a `--config` flag. Raises InputError if its file gives no Config."""
+    try:
+        if isinstance(flag.value.name, str) and isinstance(flag.value, Config):
+            return flag.value
+        reason = "its get_config() does not return a pfm_jax Config"
+    except (OSError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+    raise InputError(f"config={config_flags.get_config_filename(flags.FLAGS[flag.name])}: {reason}")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`."""
+    module = sys.modules["__main__"]
+
+    def guarded(_: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # of the libraries: Orbax says much
+        logging.getLogger("pfm_jax").setLevel(logging.INFO)
+        try:
+            main()
+        except InputError as error:
+            _fail(str(error))
+
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(module.__doc__, flags.FLAGS.module_help(module), sep="\n")
+        sys.exit(0)
+    app.run(guarded, flags_parser=_parse)

@@ -1,0 +1,26 @@
+"""A torchvision checkpoint -> a checked .safetensors file of what is used of it.
+
+    python -m launch.port_weights --arch=resnet34 --input=resnet34-b627a593.pth \\
+        --output=W/resnet34.safetensors
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from pfm_jax import pretrained
+from pfm_jax.backbones import NAMES
+
+ARCH = flags.DEFINE_enum("arch", None, NAMES, "The network.", required=True)
+INPUT = flags.DEFINE_string("input", None, "A .pth, .pt or .safetensors file.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
+
+
+def main() -> None:
+    count = pretrained.port(ARCH.value, Path(INPUT.value), Path(OUTPUT.value))
+    print(f"{OUTPUT.value}: {count} tensors of {ARCH.value}, checked")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,67 @@
+"""The frozen networks: Flax modules that return named stages, and how checkpoints name them.
+
+A further family is one file beside `resnet.py` (the module, `build`, `torch_names`) and a line
+in `get`; VGG will be the next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+
+from pfm_jax.backbones import efficientnet_lite, resnet
+from pfm_jax.types import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+RESNETS = tuple(arch + style for style in ("", "_caffe") for arch in resnet.DEPTHS)
+NAMES = (*RESNETS, *efficientnet_lite.STAGES)
+
+
+class Backbone(NamedTuple):
+    """An architecture without its weights.
+
+    Attributes:
+        name: one of `NAMES`.
+        module: normalised RGB `[B, H, W, 3]` -> FeaturePyramid.
+        mean, std: what the network was trained to subtract from and divide images in [0, 1] by.
+        torch_names: Flax path of a convolution -> checkpoint names of it and of its BatchNorm.
+        unused: matches checkpoint names of parts that are not used.
+        batch_norm_eps: of the BatchNorm that is folded.
+    """
+
+    name: str
+    module: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    torch_names: Callable[[tuple[str, ...]], tuple[str, str]]
+    unused: re.Pattern[str]
+    batch_norm_eps: float
+
+
+def get(name: str) -> Backbone:
+    """The architecture called `name`. Raises InputError if there is none."""
+    if name in RESNETS:
+        return Backbone(
+            name=name,
+            module=resnet.build(name),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            torch_names=resnet.torch_names,
+            unused=resnet.UNUSED,
+            batch_norm_eps=resnet.BATCH_NORM_EPS,
+        )
+    if name in efficientnet_lite.STAGES:
+        return Backbone(
+            name=name,
+            module=efficientnet_lite.build(name),
+            mean=(127 / 255,) * 3,
+            std=(128 / 255,) * 3,
+            torch_names=efficientnet_lite.torch_names,
+            unused=efficientnet_lite.unused(name),
+            batch_norm_eps=efficientnet_lite.BATCH_NORM_EPS,
+        )
+    raise InputError(f"no network is called {name!r}; there are {', '.join(NAMES)}")

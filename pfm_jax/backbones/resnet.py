@@ -1,0 +1,110 @@
+"""ResNet up to conv4_x (He et al., 2016), BatchNorm folded into the convolutions.
+
+Two stride styles. torchvision strides in the 3x3 of a bottleneck and pools with padding 1; the
+original Caffe networks stride in the first 1x1 and pool in ceil mode, which is padding (0, 1).
+"""
+
+from __future__ import annotations
+
+import re
+
+import flax.linen as nn
+from jax import Array
+
+from pfm_jax.types import FeaturePyramid
+
+DEPTHS = {
+    "resnet18": (2, 2, 2),
+    "resnet34": (3, 4, 6),
+    "resnet50": (3, 4, 6),
+    "resnet101": (3, 4, 23),
+}
+BATCH_NORM_EPS = 1e-5
+UNUSED = re.compile(r"(layer4|fc)\.")
+
+
+def conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
+    """A convolution padded as torch pads: explicitly, and the same on both sides."""
+    return nn.Conv(features, (kernel, kernel), stride, kernel // 2, name=name)
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+        y = nn.relu(conv(self.features, 3, self.stride, "conv1")(x))
+        y = conv(self.features, 3, 1, "conv2")(y)
+        if x.shape != y.shape:
+            x = conv(self.features, 1, self.stride, "downsample")(x)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 and a shortcut; the output has four times `features` channels."""
+
+    features: int
+    stride: int
+    caffe: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
+        first, second = (self.stride, 1) if self.caffe else (1, self.stride)
+        y = nn.relu(conv(self.features, 1, first, "conv1")(x))
+        y = nn.relu(conv(self.features, 3, second, "conv2")(y))
+        y = conv(4 * self.features, 1, 1, "conv3")(y)
+        if x.shape != y.shape:
+            x = conv(4 * self.features, 1, self.stride, "downsample")(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """The stem and three stages.
+
+    Attributes:
+        depths: blocks in conv2_x, conv3_x, conv4_x.
+        bottleneck: the block of ResNet50 and deeper.
+        caffe: the stride style of the original networks.
+    """
+
+    depths: tuple[int, int, int]
+    bottleneck: bool
+    caffe: bool
+
+    @nn.compact
+    def __call__(self, images: Array) -> FeaturePyramid:
+        """Normalised RGB `[B, H, W, 3]` -> the outputs of the stages, after their last ReLU."""
+        x = nn.relu(conv(64, 7, 2, "conv1")(images))
+        padding = ((0, 1), (0, 1)) if self.caffe else ((1, 1), (1, 1))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding)
+        pyramid: dict[str, Array] = {}
+        for stage, depth in enumerate(self.depths):
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
+                features, name = 64 * 2**stage, f"layer{stage + 1}_{index}"
+                if self.bottleneck:
+                    x = Bottleneck(features, stride, self.caffe, name=name)(x)
+                else:
+                    x = Basic(features, stride, name=name)(x)
+            pyramid[f"conv{stage + 2}_x"] = x
+        return pyramid
+
+
+def build(name: str) -> ResNet:
+    """The network called `name`, with `_caffe` at its end for the original stride style."""
+    arch = name.removesuffix("_caffe")
+    return ResNet(DEPTHS[arch], arch in ("resnet50", "resnet101"), arch != name)
+
+
+def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
+    """Flax path of a convolution -> torchvision's names of it and of its BatchNorm."""
+    *block, layer = path
+    prefix = ".".join(part.replace("_", ".") for part in block) + "." * bool(block)
+    if layer == "downsample":
+        return f"{prefix}downsample.0", f"{prefix}downsample.1"
+    return prefix + layer, prefix + layer.replace("conv", "bn")

@@ -1,0 +1,131 @@
+"""The features of a training set, extracted once and kept where there is room.
+
+The backbones are frozen and nothing is augmented, so what training needs of an image never
+changes. It is kept as float16: a unit vector loses 5e-4 of itself at most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from pfm_jax.datasets import images as image_files
+from pfm_jax.features import Networks, extract, feature_shapes
+from pfm_jax.files import cache_dir
+from pfm_jax.types import Example, FeaturePair
+
+SHARE = 0.5
+"""The part of the memory that is free which a cache may take."""
+
+log = logging.getLogger(__name__)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FeatureCache:
+    """The features of a training set.
+
+    Attributes:
+        rows: float16 `[N * h * w, C]` per level, image after image, row-major. JAX arrays if
+            `place` is `"device"`, NumPy arrays if it is `"host"` or `"disk"` (memory-mapped).
+        num_images: N.
+        place: where the rows are.
+    """
+
+    rows: FeaturePair
+    num_images: int = dataclasses.field(metadata={"static": True})
+    place: str = dataclasses.field(metadata={"static": True})
+
+
+def free_host_memory() -> int:
+    """Bytes of memory that the system could give now."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def choose_place(nbytes: int) -> str:
+    """`"device"`, `"host"` or `"disk"`: the first with room for `nbytes`."""
+    stats = jax.devices()[0].memory_stats() or {}
+    device = stats.get("bytes_limit", free_host_memory()) - stats.get("bytes_in_use", 0)
+    if nbytes <= SHARE * device:
+        return "device"
+    return "host" if nbytes <= SHARE * free_host_memory() else "disk"
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _store(rows: FeaturePair, new: FeaturePair, start: dict[str, Array]) -> FeaturePair:
+    def one(old: Array, features: Array, row: Array) -> Array:
+        return lax.dynamic_update_slice(old, features.astype(old.dtype), (row, 0))
+
+    source = {
+        level: one(rows.source[level], new.source[level], row) for level, row in start.items()
+    }
+    target = {
+        level: one(rows.target[level], new.target[level], row) for level, row in start.items()
+    }
+    return FeaturePair(source, target)
+
+
+def _store_on_host(rows: FeaturePair, new: FeaturePair, start: dict[str, int]) -> FeaturePair:
+    for old, features in ((rows.source, new.source), (rows.target, new.target)):
+        for level, row in start.items():
+            old[level][row : row + len(features[level])] = features[level]
+    return rows
+
+
+def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """A memory-mapped file that is gone when the array is."""
+    folder = cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
+
+
+def build_cache(
+    networks: Networks,
+    examples: Sequence[Example],
+    size: int,
+    levels: tuple[str, ...],
+    place: str | None = None,
+) -> FeatureCache:
+    """Extracts the features of every image once.
+
+    Args:
+        networks: the frozen networks.
+        examples: the training images.
+        size: of the side of the square that they are resized to, in pixels.
+        levels: which to keep.
+        place: see `FeatureCache`; chosen by size if None.
+    """
+    grids = feature_shapes(networks, size, levels)
+    positions = {level: math.prod(grid.shape[1:3]) for level, grid in grids.source.items()}
+    shapes = jax.tree.map(
+        lambda grid: jax.ShapeDtypeStruct(
+            (len(examples) * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
+        ),
+        grids,
+    )
+    nbytes = sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(shapes))
+    place = place or choose_place(nbytes)
+    log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
+    rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
+    store, done = _store if place == "device" else _store_on_host, 0
+    for images, count in image_files.batches(examples, size, what="features"):
+        features = extract(networks, images, levels)
+        new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
+        rows = store(rows, new, {level: done * n for level, n in positions.items()})
+        done += count
+    return FeatureCache(rows, len(examples), place)

@@ -1,0 +1,153 @@
+"""One typed config tree. Every default is written here, once; a recipe states what differs.
+
+The classes have slots, so a misspelt field is an error, and are mutable, so that flags can
+override any field (`--config.train.steps=500`). They hash by value: a recipe is a static
+argument of `jit`. (Annotations are not deferred here: flags read the types.)
+"""
+
+import dataclasses
+from typing import Any
+
+from pfm_jax.types import LEVELS, InputError
+
+DIRECTIONS = ("forward", "backward")
+SAMPLINGS = ("positions", "images")
+SCHEDULES = ("constant", "cosine")
+
+
+def _by_value(config: object) -> int:
+    return hash(repr(config))
+
+
+@dataclasses.dataclass(slots=True)
+class DataConfig:
+    """What is looked at.
+
+    Attributes:
+        dataset: `"mvtec_ad"` (also any category in its layout), `"folder"` or `"elpv"`.
+        image_size: images are resized to this square, in pixels; a multiple of 16.
+    """
+
+    dataset: str = "mvtec_ad"
+    image_size: int = 256
+
+    __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class NetworksConfig:
+    """The two frozen networks, by the names in `backbones.NAMES`."""
+
+    source: str = "resnet34"
+    target: str = "resnet50"
+
+    __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class MappingConfig:
+    """The heads.
+
+    Attributes:
+        latent: level -> c of Table II; its keys are the levels that are mapped.
+        directions: `("forward",)` is PFM, both are B-PFM (one level) and MB-PFM (three).
+        normalize_prediction: L2-normalise the heads' outputs (eq. 7, 11).
+    """
+
+    latent: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {"conv2_x": 200, "conv3_x": 400, "conv4_x": 900}
+    )
+    directions: tuple[str, ...] = DIRECTIONS
+    normalize_prediction: bool = True
+
+    __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class TrainConfig:
+    """How the heads learn.
+
+    Attributes:
+        sampling: `"positions"` draws random positions of all images, `"images"` whole images,
+            every image once an epoch.
+        positions: level -> positions a step, for `"positions"`.
+        batch_size: images a step, for `"images"`.
+        steps: steps in all, for `"positions"`.
+        epochs: passes over the images, for `"images"`.
+        learning_rate: level -> peak rate of Adam.
+        schedule: `"constant"` or `"cosine"` (down to zero at the last step).
+        weight_decay: L2 added to the gradient, as torch's Adam does it.
+        checkpoint_every: steps between checkpoints; also the length of one compiled scan.
+    """
+
+    sampling: str = "positions"
+    positions: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {"conv2_x": 512, "conv3_x": 512, "conv4_x": 512}
+    )
+    batch_size: int = 8
+    steps: int = 1500
+    epochs: int = 200
+    learning_rate: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"conv2_x": 3e-3, "conv3_x": 1e-3, "conv4_x": 1e-3}
+    )
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    checkpoint_every: int = 250
+
+    __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class Config:
+    """A recipe: all that decides the numbers of a run, except data and weights themselves."""
+
+    name: str = "mb_pfm"
+    seed: int = 0
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    networks: NetworksConfig = dataclasses.field(default_factory=NetworksConfig)
+    mapping: MappingConfig = dataclasses.field(default_factory=MappingConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    __hash__ = _by_value
+
+
+def validate(config: Config) -> None:
+    """Raises InputError for the first field that can't be; says which, and what it may be."""
+    mapping, train, size = config.mapping, config.train, config.data.image_size
+
+    def check(ok: bool, field: str, value: object, wanted: str) -> None:
+        if not ok:
+            raise InputError(f"config.{field}={value!r}: must be {wanted}")
+
+    check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
+    check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
+    check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")
+    check(
+        mapping.directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]),
+        "mapping.directions",
+        mapping.directions,
+        f"{DIRECTIONS} or one of them, as a tuple",
+    )
+    check(train.sampling in SAMPLINGS, "train.sampling", train.sampling, f"one of {SAMPLINGS}")
+    check(train.schedule in SCHEDULES, "train.schedule", train.schedule, f"one of {SCHEDULES}")
+    for field in ("batch_size", "steps", "epochs", "checkpoint_every"):
+        check(getattr(train, field) > 0, f"train.{field}", getattr(train, field), "positive")
+    for field in ("latent", "positions", "learning_rate"):
+        per_level = mapping.latent if field == "latent" else getattr(train, field)
+        place = f"mapping.{field}" if field == "latent" else f"train.{field}"
+        check(set(mapping.latent) <= set(per_level), place, per_level, "given for every level")
+        check(all(v > 0 for v in per_level.values()), place, per_level, "positive")
+    check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `dataclasses.asdict`, also after a passage through JSON."""
+    mapping = {**values["mapping"], "directions": tuple(values["mapping"]["directions"])}
+    return Config(
+        name=values["name"],
+        seed=values["seed"],
+        data=DataConfig(**values["data"]),
+        networks=NetworksConfig(**values["networks"]),
+        mapping=MappingConfig(**mapping),
+        train=TrainConfig(**values["train"]),
+    )

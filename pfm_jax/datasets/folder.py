@@ -1,0 +1,135 @@
+"""A category as a plain folder, the layout that MVTec AD made common.
+
+    ROOT/train/good/*.png
+    ROOT/test/good/*.png
+    ROOT/test/DEFECT/NAME.png
+    ROOT/ground_truth/DEFECT/NAME_mask.png     (or NAME.png; optional in a plain folder)
+
+Any image format of `SUFFIXES`; every other file is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+from pfm_jax.types import Dataset, Example, InputError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+class Entry(NamedTuple):
+    """An example by its files."""
+
+    image: Path
+    mask: Path | None
+    label: int
+    defect: str
+
+
+class Files(Sequence[Example]):
+    """Examples that are read when they are asked for."""
+
+    def __init__(self, root: Path, entries: Sequence[Entry]) -> None:
+        self.root, self.entries = root, entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return Files(self.root, self.entries[index])
+        image, mask, label, defect = self.entries[index]
+        return Example(
+            path=image.relative_to(self.root).as_posix(),
+            image=_read(image),
+            mask=_read(mask) if mask else None,
+            label=label,
+            defect=defect,
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files directly in a folder, sorted; empty if there is no such folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+
+
+def categories(root: Path) -> list[str]:
+    """The categories below `root`, sorted. Raises InputError if there is none."""
+    if not root.is_dir():
+        raise InputError(f"data_dir={root}: no such folder")
+    found = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
+    if not found:
+        raise InputError(f"data_dir={root}: no category below it (a folder with train/good)")
+    return found
+
+
+def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry], bool]:
+    """Training entries, test entries, whether anomalous images have masks.
+
+    Raises:
+        InputError: an empty split, a test split of one class, or anomalous images of which some
+            (or, with `masks_required`, all) have no mask.
+    """
+    train = [Entry(path, None, 0, "good") for path in images_in(root / "train" / "good")]
+    if not train:
+        raise InputError(f"{root / 'train' / 'good'}: no images to learn from")
+    folders = sorted(path for path in (root / "test").glob("*") if path.is_dir())
+    test: list[Entry] = []
+    for folder in folders:
+        for path in images_in(folder):
+            good = folder.name == "good"
+            mask = None if good else _mask_of(root, folder.name, path)
+            test.append(Entry(path, mask, int(not good), folder.name))
+    for label, kind in enumerate(("good", "anomalous")):
+        if not any(entry.label == label for entry in test):
+            raise InputError(f"{root / 'test'}: no {kind} images, nothing can be measured")
+    without = [entry.image for entry in test if entry.label and not entry.mask]
+    has_masks = len(without) < sum(entry.label for entry in test)
+    if without and (masks_required or has_masks):
+        raise InputError(
+            f"{without[0]}: no mask for it (and {len(without) - 1} others); expected "
+            f"{root}/ground_truth/{without[0].parent.name}/{without[0].stem}_mask.png"
+        )
+    return train, test, has_masks
+
+
+def _mask_of(root: Path, defect: str, image: Path) -> Path | None:
+    folder = root / "ground_truth" / defect
+    names = (f"{image.stem}{end}{suffix}" for end in ("_mask", "") for suffix in sorted(SUFFIXES))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def fingerprint(root: Path, entries: Sequence[Entry]) -> str:
+    """sha256 (hex) of the relative path and content of every image and mask."""
+    digest = hashlib.sha256()
+    for path in sorted(path for entry in entries for path in entry[:2] if path):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(_read(path)).digest())
+    return digest.hexdigest()
+
+
+def load(root: Path) -> Dataset:
+    """The category whose folder is `root`; masks are optional. Raises InputError; see `scan`."""
+    train, test, has_masks = scan(root, masks_required=False)
+    return Dataset(
+        category=root.name,
+        train=Files(root, train),
+        test=Files(root, test),
+        has_masks=has_masks,
+        fingerprint=fingerprint(root, train + test),
+    )

@@ -1,0 +1,173 @@
+"""MVTec AD (Bergmann et al., 2019) and whatever has its layout, as a TFDS builder.
+
+`data_dir` is the folder of the categories, or the published archive as it was downloaded
+(`mvtec_anomaly_detection.tar.xz`, or one of a category), which is unpacked once into the cache.
+Examples are kept as array_record files in the cache, under the fingerprint of their source; no
+TensorFlow is needed. Masks are required. See `folder` for the layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from pfm_jax.datasets import folder, images
+from pfm_jax.types import Dataset, Example, InputError
+
+
+class MvtecAd(tfds.core.GeneratorBasedBuilder):
+    """One category. Features: `path`, `image`, `mask` (zero for good images), `label`, `defect`.
+
+    Args:
+        root: the folder of the category.
+        **kwargs: those of every TFDS builder; `data_dir` has to differ from category to category.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, root: str | Path, **kwargs: Any) -> None:
+        self.root = Path(root)
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        train, test, _ = folder.scan(self.root, masks_required=True)
+        self.entries = {"train": train, "test": test}
+        modes = {_mode(entry.image) for entry in train + test}
+        self.channels = 1 if modes == {"L"} else 3
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "path": tfds.features.Text(),
+                    "image": tfds.features.Image(shape=(None, None, self.channels)),
+                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                    "label": tfds.features.Scalar(np.int64),
+                    "defect": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=None,
+            homepage="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # The data set asks for a registration, so it is downloaded by hand.
+        return {split: self._generate_examples(split) for split in self.entries}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        examples = folder.Files(self.root, self.entries[split])
+        for index, example in enumerate(examples):
+            yield (
+                index,
+                {
+                    "path": example.path,
+                    "image": io.BytesIO(self._encoded(example)),
+                    "mask": io.BytesIO(example.mask or _empty_mask(example)),
+                    "label": example.label,
+                    "defect": example.defect,
+                },
+            )
+
+    def _encoded(self, example: Example) -> bytes:
+        """The file as it is where a plain decoder makes `self.channels` of it, else as RGB."""
+        if _mode(io.BytesIO(example.image)) == ("L" if self.channels == 1 else "RGB"):
+            return example.image
+        return _png(images.open_rgb(example.image, example.path))
+
+
+def _mode(file: Path | io.BytesIO) -> str:
+    try:
+        with Image.open(file) as image:
+            return image.mode
+    except OSError as error:
+        raise InputError(f"{file}: not a readable image ({error})") from error
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _empty_mask(example: Example) -> bytes:
+    with Image.open(io.BytesIO(example.image)) as image:
+        return _png(Image.new("L", image.size))
+
+
+class Records(Sequence[Example]):
+    """Examples of a prepared split, read when they are asked for."""
+
+    def __init__(self, source: Sequence[dict[str, Any]]) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record = self.source[range(len(self))[index]]  # an index beyond the end ends iteration
+        label = int(record["label"])
+        return Example(
+            path=record["path"].decode(),
+            image=record["image"],
+            mask=record["mask"] if label else None,
+            label=label,
+            defect=record["defect"].decode(),
+        )
+
+
+def unpack(archive: Path, cache: Path) -> Path:
+    """The folder of an archive's content, made once, whole or not at all."""
+    stat = archive.stat()
+    identity = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    target = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(part, filter="data")
+        os.replace(part, target)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"data_dir={archive}: not a readable archive ({error})") from error
+    return target
+
+
+def load(root: Path, cache: Path) -> Dataset:
+    """The category whose folder is `root`, prepared in `cache`. Raises InputError."""
+    train, test, _ = folder.scan(root, masks_required=True)
+    fingerprint = folder.fingerprint(root, train + test)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    place = cache / "tfds" / fingerprint[:16]
+    builder = MvtecAd(root=root, data_dir=place, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
+        builder.download_and_prepare()
+    decoders = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    source = builder.as_data_source(decoders=decoders)
+    return Dataset(
+        category=root.name,
+        train=Records(source["train"]),
+        test=Records(source["test"]),
+        has_masks=True,
+        fingerprint=fingerprint,
+    )

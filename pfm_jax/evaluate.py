@@ -1,0 +1,137 @@
+"""A trained run on its test images: metrics, scores and the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfm_jax import files, metrics, report, scoring
+from pfm_jax.checkpoint import Provenance
+from pfm_jax.config import Config
+from pfm_jax.datasets import images as image_files
+from pfm_jax.features import Networks
+from pfm_jax.train import TrainState
+from pfm_jax.types import Dataset, Metrics
+
+SHOWN = 6
+"""Of the most anomalous test images in `heatmaps.png`; and a third as many of the least."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds what the block takes to `seconds`, under the name of its phase."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def evaluate(
+    state: TrainState,
+    provenance: Provenance,
+    dataset: Dataset,
+    networks: Networks,
+    folder: Path,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Scores the test images, writes `metrics.json`, `scores.csv` and `heatmaps.png`.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    config = provenance.config
+    size = config.data.image_size
+    with timed(seconds, "evaluate"):
+        maps, scores, labels, paths = _score(state, dataset, networks, config)
+        masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
+        measured = {
+            level: _measure(maps.get(level), scores[level], labels, masks) for level in scores
+        }
+    results = {
+        **dataclasses.asdict(measured.pop("fused")),
+        "levels": {level: dataclasses.asdict(values) for level, values in measured.items()},
+        "seconds": seconds,
+        "counts": {
+            "train": provenance.num_images,
+            "test_good": int((labels == 0).sum()),
+            "test_anomalous": int(labels.sum()),
+        },
+        "step": int(state.step),
+        **provenance.to_json(),
+        "seed": config.seed,
+    }
+    files.write(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
+    rows = [f"{p},{s:.8g},{y}" for p, s, y in zip(paths, scores["fused"], labels, strict=True)]
+    files.write(folder / "scores.csv", "\n".join(["path,score,label", *rows, ""]).encode())
+    shown = _heatmaps(state, provenance, dataset, networks, scores["fused"])
+    files.write(folder / "heatmaps.png", shown)
+    return results
+
+
+def _score(
+    state: TrainState, dataset: Dataset, networks: Networks, config: Config
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, list[str]]:
+    """Maps `[N, H, W]` (only where there are masks) and image scores `[N]`, by level and fused."""
+    size = config.data.image_size
+    names = ("fused", *config.mapping.latent)
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for images, count in image_files.batches(dataset.test, size, what="scoring"):
+        found = scoring.score_images(
+            networks, state.params, state.batch_stats, images, config.mapping
+        )
+        for name, values in {"fused": found.fused, **found.levels}.items():
+            host = np.asarray(values)[:count]
+            scores[name].append(host.max((1, 2)))
+            if dataset.has_masks:
+                maps[name].append(host)
+    labels = np.array([example.label for example in dataset.test])
+    paths = [example.path for example in dataset.test]
+    stacked = {name: np.concatenate(parts) for name, parts in maps.items() if parts}
+    return stacked, {name: np.concatenate(parts) for name, parts in scores.items()}, labels, paths
+
+
+def _measure(
+    maps: np.ndarray | None, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+) -> Metrics:
+    pixel_auroc = pro_auc = None
+    if maps is not None and masks is not None:
+        pixel_auroc, pro_auc = metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks)
+    return Metrics(
+        image_auroc=metrics.image_auroc(scores, labels),
+        image_ap=metrics.image_ap(scores, labels),
+        pixel_auroc=pixel_auroc,
+        pro_auc=pro_auc,
+    )
+
+
+def _heatmaps(
+    state: TrainState,
+    provenance: Provenance,
+    dataset: Dataset,
+    networks: Networks,
+    scores: np.ndarray,
+) -> bytes:
+    """The most and the least anomalous test images, most anomalous first."""
+    order = np.argsort(-scores, kind="stable")
+    least = order[max(SHOWN, len(order) - SHOWN // 3) :]
+    chosen = [dataset.test[int(index)] for index in (*order[:SHOWN], *least)]
+    size, mapping = provenance.config.data.image_size, provenance.config.mapping
+    panels: list[report.Panel] = []
+    for images, count in image_files.batches(chosen, size):
+        found = scoring.score_images(networks, state.params, state.batch_stats, images, mapping)
+        for example, image, anomaly_map in zip(
+            chosen[len(panels) :], images[:count], np.asarray(found.fused), strict=False
+        ):
+            mask = image_files.decode_mask(example, size) if dataset.has_masks else None
+            title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
+            panels.append(report.Panel(title, image, mask, anomaly_map))
+    low = float(np.median([panel.anomaly_map for panel in panels[SHOWN:] or panels]))
+    title = f"{provenance.category}: most anomalous test images, then the least"
+    return report.heatmaps(panels, title, low, float(scores.max()))

@@ -1,0 +1,58 @@
+"""Images -> the pyramids of unit vectors that the two frozen networks make of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pfm_jax.backbones import Backbone
+from pfm_jax.pretrained import Weights
+from pfm_jax.types import FeaturePair, FeaturePyramid, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The two frozen networks. The weights are leaves, the architectures static."""
+
+    source: Params
+    target: Params
+    source_backbone: Backbone = dataclasses.field(metadata={"static": True})
+    target_backbone: Backbone = dataclasses.field(metadata={"static": True})
+
+
+def pair(source: Weights, target: Weights) -> Networks:
+    """Two networks with their weights on the device."""
+    params = jax.device_put((source.params, target.params))
+    return Networks(params[0], params[1], source.backbone, target.backbone)
+
+
+def l2_normalize(x: Array) -> Array:
+    """Scales vectors on the last axis to norm 1; zero stays zero (torch's `F.normalize`)."""
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def feature_pyramid(backbone: Backbone, params: Params, images: Array) -> FeaturePyramid:
+    """uint8 RGB `[B, H, W, 3]` -> level -> unit vectors `[B, h, w, C]` (eq. 4 and below eq. 6)."""
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
+    scaled = (images / 255.0 - mean) / std
+    return jax.tree.map(l2_normalize, backbone.module.apply(params, scaled))
+
+
+@functools.partial(jax.jit, static_argnames="levels")
+def extract(networks: Networks, images: Array, levels: tuple[str, ...]) -> FeaturePair:
+    """Both pyramids `[B, h, w, C]` of uint8 images `[B, H, W, 3]`, float32."""
+    source = feature_pyramid(networks.source_backbone, networks.source, images)
+    target = feature_pyramid(networks.target_backbone, networks.target, images)
+    return FeaturePair({k: source[k] for k in levels}, {k: target[k] for k in levels})
+
+
+def feature_shapes(networks: Networks, size: int, levels: tuple[str, ...]) -> FeaturePair:
+    """The shapes `[1, h, w, C]` of what `extract` gives of an image."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    return jax.eval_shape(functools.partial(extract, levels=levels), networks, image)

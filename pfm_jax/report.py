@@ -1,0 +1,96 @@
+"""What a person sees of a run: the closing table and `heatmaps.png`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
+
+
+class Panel(NamedTuple):
+    """One test image and what was found in it.
+
+    Attributes:
+        title: shown above it.
+        image: uint8 `[H, W, 3]`.
+        mask: bool `[H, W]`, or None without ground truth.
+        anomaly_map: `[H, W]`.
+    """
+
+    title: str
+    image: np.ndarray
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Category -> metrics, as aligned text in percent, with the mean of the categories."""
+    rows = [["category", *(name.replace("_", " ") for name in METRICS), "seconds"]]
+    for category, metrics in results.items():
+        seconds = sum(metrics["seconds"].values())
+        rows.append([category, *(_percent(metrics[m]) for m in METRICS), f"{seconds:.0f}"])
+    if len(results) > 1:
+        rows.append(["mean", *(_percent(_mean(results, metric)) for metric in METRICS), ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _mean(results: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
+    values = [metrics[metric] for metrics in results.values() if metrics[metric] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def heatmaps(panels: Sequence[Panel], title: str, vmin: float, vmax: float) -> bytes:
+    """A PNG, a column for each panel: image, ground truth (if any), anomaly map, overlay.
+
+    `vmin` and `vmax` are the scores at the ends of the one colour scale.
+    """
+    names = ["image", "ground truth", "anomaly map", "overlay"]
+    if all(panel.mask is None for panel in panels):
+        names.remove("ground truth")
+    figure = Figure(
+        figsize=(1.75 * len(panels) + 0.7, 1.75 * len(names) + 0.8), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(names), len(panels), squeeze=False)
+    scale = {"cmap": "inferno", "vmin": vmin, "vmax": vmax}
+    for column, panel in zip(axes.T, panels, strict=True):
+        grey = panel.image.mean(-1)
+        column[0].set_title(panel.title, fontsize=8)
+        for axis, name in zip(column, names, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if name == "image":
+                axis.imshow(panel.image)
+            elif name == "ground truth":
+                shown = np.repeat(grey[..., None] / 255, 3, -1)
+                if panel.mask is not None:
+                    shown[panel.mask] = 0.4 * shown[panel.mask] + (0.6, 0, 0)
+                axis.imshow(shown)
+            elif name == "anomaly map":
+                heat = axis.imshow(panel.anomaly_map, **scale)
+            else:
+                axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+                axis.imshow(panel.anomaly_map, alpha=0.55, **scale)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    figure.colorbar(heat, ax=axes, shrink=0.5, aspect=30, label="anomaly score")
+    figure.suptitle(title, fontsize=11)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

