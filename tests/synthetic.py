@@ -1,0 +1,76 @@
+"""Small data sets and weights, made up: for what does not depend on real ones."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from PIL import Image
+
+from pfm_jax import backbones, pretrained
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
+from tests.goldens.seeded import seeded_tensor
+
+LEVELS = ("conv2_x", "conv3_x", "conv4_x")
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def texture(seed: int, size: int = 64) -> np.ndarray:
+    """uint8 RGB: a soft grid with noise."""
+    rng = np.random.default_rng(seed)
+    grid = 128 + 60 * np.sin(np.arange(size) / 3)[:, None] * np.sin(np.arange(size) / 4)[None]
+    return (grid[..., None] + rng.normal(0, 8, (size, size, 3))).clip(0, 255).astype(np.uint8)
+
+
+def make_category(
+    root: Path, *, good: int = 6, bad: int = 4, size: int = 64, seed: int = 0
+) -> Path:
+    """A category in MVTec's layout: textures, and textures with a flat square."""
+    for split, count, start in (("train", good, 0), ("test", 3, 100)):
+        folder = root / split / "good"
+        folder.mkdir(parents=True)
+        for index in range(count):
+            (folder / f"{index:03d}.png").write_bytes(png(texture(seed + start + index, size)))
+    for folder in (root / "test" / "hole", root / "ground_truth" / "hole"):
+        folder.mkdir(parents=True)
+    for index in range(bad):
+        image, mask = texture(seed + 200 + index, size), np.zeros((size, size), np.uint8)
+        spot = (slice(16, 36), slice(8 + 4 * index, 28 + 4 * index))
+        image[spot], mask[spot] = (230, 30, 30), 255
+        (root / "test" / "hole" / f"{index:03d}.png").write_bytes(png(image))
+        (root / "ground_truth" / "hole" / f"{index:03d}_mask.png").write_bytes(png(mask))
+    return root
+
+
+def make_weights(folder: Path, *names: str) -> Path:
+    """Seeded random weights in torchvision's layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shapes = pretrained.expected(backbones.get(name))
+        tensors = {key: seeded_tensor(key, shape) for key, shape in shapes.items()}
+        safetensors.numpy.save_file(tensors, folder / f"{name}.safetensors")
+    return folder
+
+
+def small_config(**train: object) -> Config:
+    """ResNet18 to ResNet18 in its other stride style, small heads, few steps, 64 pixels."""
+    defaults = {
+        "positions": dict.fromkeys(LEVELS, 64),
+        "steps": 30,
+        "checkpoint_every": 10,
+        "learning_rate": dict.fromkeys(LEVELS, 1e-2),
+    }
+    return Config(
+        name="small",
+        data=DataConfig(image_size=64),
+        networks=NetworksConfig(source="resnet18", target="resnet18_caffe"),
+        mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 8)),
+        train=TrainConfig(**{**defaults, **train}),
+    )

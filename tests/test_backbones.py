@@ -1,0 +1,101 @@
+"""Every network against PyTorch, level by level, on seeded weights (goldens/make_goldens.py)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pfm_jax import backbones, pretrained
+from pfm_jax.types import LEVELS, STRIDES, InputError
+from tests.goldens.seeded import seeded_images, seeded_tensor
+
+GOLDENS = np.load(Path(__file__).parent / "goldens" / "backbones.npz")
+# Of the largest magnitude of a level.
+TOLERANCE = 1e-5
+
+SIZES = ((256, 256), (200, 152))
+ODD_SIZE, ODD_NAMES = (129, 97), ("resnet50", "resnet50_caffe", "efficientnet_lite0")
+CASES = [
+    pytest.param(name, size, id=f"{name}-{size[0]}x{size[1]}")
+    for name in backbones.NAMES
+    for size in ((*SIZES, ODD_SIZE) if name in ODD_NAMES else SIZES)
+]
+CHANNELS = {
+    "resnet18": (64, 128, 256),
+    "resnet34": (64, 128, 256),
+    "resnet50": (256, 512, 1024),
+    "resnet101": (256, 512, 1024),
+    "efficientnet_lite0": (24, 40, 112),
+    "efficientnet_lite1": (24, 40, 112),
+    "efficientnet_lite2": (24, 48, 120),
+}
+
+
+def seeded_params(name: str) -> pretrained.Params:
+    """The Flax variables of the network that the golden script filled."""
+    backbone = backbones.get(name)
+    tensors = {k: seeded_tensor(k, shape) for k, shape in pretrained.expected(backbone).items()}
+    return pretrained.convert(backbone, tensors, Path("seeded"))
+
+
+@functools.cache
+def features(name: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The levels of the seeded network for the seeded image of that size."""
+    apply = jax.jit(backbones.get(name).module.apply)
+    return jax.device_get(apply(seeded_params(name), seeded_images((1, *size, 3))))
+
+
+def error(array: np.ndarray, key: str) -> float:
+    """Largest difference from the golden `key`, in samples and channel means, of its maximum."""
+    samples = array.reshape(-1)[GOLDENS[f"{key}/indices"]] - GOLDENS[f"{key}/values"]
+    means = array.mean((0, 1, 2), dtype=np.float64) - GOLDENS[f"{key}/means"]
+    return max(np.abs(samples).max(), np.abs(means).max()) / GOLDENS[f"{key}/max_abs"]
+
+
+def test_the_seeded_stream_is_that_of_the_goldens():
+    np.testing.assert_array_equal(seeded_images((8,)), GOLDENS["probe"])
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_levels_agree_with_torch(name: str, size: tuple[int, int]):
+    outputs = features(name, size)
+    assert tuple(outputs) == LEVELS
+    for level, output in outputs.items():
+        key = f"{name}/{size[0]}x{size[1]}/{level}"
+        assert output.shape == tuple(GOLDENS[f"{key}/shape"]), key
+        assert error(output, key) < TOLERANCE, key
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_other_stride_style_disagrees(arch: str, level: str):
+    output = features(f"{arch}_caffe", (256, 256))[level]
+    assert error(output, f"{arch}_caffe/256x256/{level}") < TOLERANCE
+    assert error(output, f"{arch}/256x256/{level}") > 1e3 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", backbones.NAMES)
+def test_parameter_count_is_that_of_torch(name: str):
+    shapes = pretrained.expected(backbones.get(name))
+    count = sum(np.prod(shape) for key, shape in shapes.items() if "running" not in key)
+    assert count == GOLDENS[f"{name}/parameters"]
+
+
+@pytest.mark.parametrize("name", backbones.NAMES)
+def test_strides_and_channels(name: str):
+    backbone = backbones.get(name)
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), np.float32)
+    pyramid, _ = jax.eval_shape(backbone.module.init_with_output, jax.random.key(0), images)
+    channels = CHANNELS[name.removesuffix("_caffe")]
+    for level, count in zip(LEVELS, channels, strict=True):
+        stride = STRIDES[level]
+        assert pyramid[level].shape == (2, 64 // stride, 96 // stride, count)
+
+
+def test_an_unknown_name_is_an_input_error():
+    with pytest.raises(InputError, match="resnet18"):
+        backbones.get("resnet19")

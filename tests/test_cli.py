@@ -1,0 +1,86 @@
+"""The launchers as commands: help exits 0, bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import make_category, make_weights
+
+ROOT = Path(__file__).parents[1]
+LAUNCHERS = ("train", "evaluate", "quickstart", "port_weights")
+RECIPE = "--config=configs/mb_pfm_r18_r50.py"
+
+
+def launch(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"launch.{name}", *flags]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_help(name: str) -> None:
+    done = launch(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"python -m launch.{name}" in done.stdout
+    assert "--" in done.stdout.split("python -m")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((RECIPE, "--workdir=W"), "category"),
+        ((RECIPE, "--category=a", "--workdir=W"), "data_dir is not set"),
+        (
+            (RECIPE, "--category=a", "--workdir=W", "--data_dir=nowhere"),
+            "data_dir=nowhere: no such",
+        ),
+        ((RECIPE, "--category=a", "--workdir=W", "--config.train.stepz=3"), "stepz"),
+        ((RECIPE, "--category=a", "--workdir=W", "--config.train.steps=few"), "few"),
+        ((RECIPE, "--category=a", "--workdir=W", "--config.train.steps=-3"), "train.steps=-3"),
+        ((RECIPE, "--category=a", "--workdir=W", "--config.train.positions.conv9=3"), "conv9"),
+        ((RECIPE, "--category=a", "--workdir=W", "--colour=red"), "colour"),
+        ((RECIPE, "--category=a", "--workdir=W", "screw"), "screw"),
+        (("--config=configs/none.py", "--category=a", "--workdir=W"), "configs/none.py"),
+        (("--category=a", "--workdir=W"), "config"),
+    ],
+)
+def test_bad_flags_are_one_line(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = launch("train", *(flag.replace("=W", f"={tmp_path}/run") for flag in flags))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_one_line(tmp_path: Path) -> None:
+    make_category(tmp_path / "data" / "grid")
+    make_weights(tmp_path / "weights", "resnet34")
+    done = launch(
+        "train",
+        RECIPE,
+        "--config.networks.source=efficientnet_lite9",
+        f"--data_dir={tmp_path}/data",
+        "--category=grid",
+        f"--weights_dir={tmp_path}/weights",
+        f"--workdir={tmp_path}/run",
+    )
+    assert done.returncode == 2
+    assert "no network is called 'efficientnet_lite9'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_port_weights(tmp_path: Path) -> None:
+    source = make_weights(tmp_path, "resnet18") / "resnet18.safetensors"
+    target = tmp_path / "out.safetensors"
+    done = launch("port_weights", "--arch=resnet18", f"--input={source}", f"--output={target}")
+    assert done.returncode == 0, done.stderr
+    assert target.is_file()
+    done = launch("port_weights", "--arch=resnet34", f"--input={source}", f"--output={target}")
+    assert done.returncode == 2
+    assert "not the weights of resnet34" in done.stderr

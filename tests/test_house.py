@@ -1,0 +1,74 @@
+"""The shape of the house: imports go one way, files and launchers stay small, tools are content."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pfm_jax"
+ORDER = (
+    *("types", "config", "files", "backbones", "torch_file", "weight_file", "pretrained"),
+    *("datasets", "features", "cache", "mapping", "sampling", "train", "scoring", "checkpoint"),
+    *("metrics", "report", "evaluate", "run"),
+)
+LINES = {"train": 200, "report": 200}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("pfm_jax.")}
+
+
+def test_every_module_has_its_place() -> None:
+    modules = {p.stem for p in PACKAGE.glob("*.py")} | {
+        p.parent.name for p in PACKAGE.glob("*/*.py")
+    }
+    assert modules - {"__init__", "__pycache__"} == set(ORDER)
+    assert all(f"`{module}`" in (PACKAGE / "__init__.py").read_text() for module in ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_go_one_way(module: str) -> None:
+    files = [PACKAGE / f"{module}.py", *(PACKAGE / module).glob("*.py")]
+    above = set(ORDER[: ORDER.index(module)])
+    for path in files:
+        if path.is_file():
+            own = {module} if path.parent != PACKAGE else set()
+            assert imports(path) <= above | own, path.name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("pfm_jax/**/*.py")), ids=lambda p: p.stem)
+def test_files_and_functions_are_small(path: Path) -> None:
+    source = path.read_text()
+    assert source.count("\n") <= LINES.get(path.stem, 190)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node) or ""
+            body = node.end_lineno - node.body[0].lineno + 1 - docstring.count("\n")
+            assert body <= 40, f"{node.name} has {body} lines"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("launch/*.py")), ids=lambda p: p.stem)
+def test_launchers_only_launch(path: Path) -> None:
+    assert path.read_text().count("\n") <= 70
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)],
+    ids=["lint", "format", "types"],
+)
+def test_tools_are_content(tool: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

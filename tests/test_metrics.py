@@ -1,0 +1,120 @@
+"""Metrics against brute force, scikit-learn and properties."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from pfm_jax import metrics
+
+
+def regions(mask: np.ndarray) -> list[set[tuple[int, int]]]:
+    """8-connected regions by flood fill."""
+    left = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
+    found = []
+    while left:
+        queue, region = deque([left.pop()]), set()
+        while queue:
+            y, x = queue.popleft()
+            region.add((y, x))
+            near = {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= near
+            queue.extend(near)
+        found.append(region)
+    return found
+
+
+def brute_force_pro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
+    """The definition, threshold by threshold, region by region."""
+    parts = [(i, region) for i, mask in enumerate(masks) for region in regions(mask)]
+    curve = [(0.0, 0.0)]
+    for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
+        overlaps = [np.mean([maps[i][p] >= threshold for p in region]) for i, region in parts]
+        curve.append((float((maps[~masks] >= threshold).mean()), float(np.mean(overlaps))))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
+        if x0 < limit and x1 > x0:
+            end = min(x1, limit)
+            y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+            area += (end - x0) * (y0 + y_end) / 2
+    return area / limit
+
+
+def random_maps(seed: int, levels: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Maps `[3, 12, 11]`, with ties if `levels` is given, and masks of several regions."""
+    rng = np.random.default_rng(seed)
+    masks = rng.random((3, 12, 11)) < 0.15
+    maps = rng.random(masks.shape) + 0.5 * masks
+    return (np.floor(maps * levels) if levels else maps).astype(np.float32), masks
+
+
+@pytest.mark.parametrize("levels", [None, 3, 10], ids=["distinct", "three_values", "ten_values"])
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_pro_is_the_definition(seed: int, limit: float, levels: int | None) -> None:
+    maps, masks = random_maps(seed, levels)
+    assert metrics.pro_auc(maps, masks, limit) == pytest.approx(
+        brute_force_pro(maps, masks, limit), abs=1e-9
+    )
+
+
+def test_diagonal_pixels_are_one_region() -> None:
+    masks = np.zeros((1, 8, 8), bool)
+    masks[0, [1, 2, 3], [1, 2, 3]] = masks[0, 6, 6] = True
+    maps = np.zeros((1, 8, 8))
+    maps[0, 6, 6] = 1  # one region of two found before the first false positive
+    assert metrics.pro_auc(maps, masks) == pytest.approx(
+        brute_force_pro(maps, masks, 0.3), abs=1e-9
+    )
+    maps[0, 2, 2] = 1
+    assert metrics.pro_auc(maps, masks) == pytest.approx(
+        brute_force_pro(maps, masks, 0.3), abs=1e-9
+    )
+
+
+def test_only_the_order_counts() -> None:
+    maps, masks = random_maps(0, None)
+    maps = maps.astype(np.float64)  # so that no rescaling makes ties
+    for other in (np.exp(3 * maps), 1e-3 * maps - 7, np.sqrt(maps)):
+        assert metrics.pro_auc(other, masks) == metrics.pro_auc(maps, masks)
+        assert metrics.pixel_auroc(other, masks) == metrics.pixel_auroc(maps, masks)
+
+
+def test_perfect_and_worst() -> None:
+    _, masks = random_maps(1, None)
+    assert metrics.pro_auc(masks.astype(float), masks) == pytest.approx(1, abs=1e-12)
+    assert metrics.pixel_auroc(masks, masks) == 1
+    assert metrics.pixel_auroc(-masks.astype(float), masks) == 0
+    assert metrics.pro_auc(-masks.astype(float), masks) == 0
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+def test_curves_are_those_of_scikit_learn(levels: int | None) -> None:
+    maps, masks = random_maps(2, levels)
+    expected = sklearn.metrics.roc_auc_score(masks.ravel(), maps.ravel())
+    assert metrics.pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-12)
+    assert metrics.image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_average_precision_by_hand() -> None:
+    # Precision 1 at the first hit, 2/3 at the second; recall rises by a half at each.
+    assert metrics.image_ap(np.array([4, 3, 2, 1]), np.array([1, 0, 1, 0])) == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1.0, 2.0], [0, 0], "one class"),
+        ([1.0, 2.0], [1, 1], "one class"),
+        ([1.0, np.nan], [0, 1], "finite"),
+        ([1.0, 2.0, 3.0], [0, 1], "scores are"),
+    ],
+)
+def test_what_can_not_be_measured_is_said(scores: list, labels: list, message: str) -> None:
+    for metric in (metrics.image_auroc, metrics.image_ap):
+        with pytest.raises(ValueError, match=message):
+            metric(np.array(scores), np.array(labels))

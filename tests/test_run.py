@@ -1,0 +1,128 @@
+"""The main job from end to end: on made-up images here, on real ones where they are at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import mb_pfm_r18_r50
+from pfm_jax import run
+from pfm_jax.run import Sources, evaluate_category, train_categories
+from pfm_jax.types import InputError
+from tests.synthetic import LEVELS, make_category, make_weights, small_config
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """Two categories of the same shapes, and random weights."""
+    place = tmp_path_factory.mktemp("sources")
+    for seed, name in enumerate(("grid", "tile")):
+        make_category(place / "data" / name, seed=1000 * seed)
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    return Sources(str(place / "data"), str(place / "weights"))
+
+
+def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    counts = []
+    one_category = run.train_category
+
+    def counting(*arguments):
+        before = len(compiled)
+        results = one_category(*arguments)
+        counts.append(len(compiled) - before)
+        return results
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    monkeypatch.setattr(run, "train_category", counting)
+    try:
+        results = train_categories(small_config(), sources, "all", tmp_path)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[0] > 0
+    assert counts[1] == 0, "a second category of the same shapes compiles nothing new"
+
+    assert list(results) == ["grid", "tile"]
+    for category, found in results.items():
+        folder = tmp_path / category
+        assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(found))
+        for name in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc"):
+            assert 0 <= found[name] <= 1
+            assert all(0 <= found["levels"][level][name] <= 1 for level in LEVELS)
+        assert found["image_auroc"] == 1, "a red square on a grey grid"
+        assert found["counts"] == {"train": 6, "test_good": 3, "test_anomalous": 4}
+        assert set(found["seconds"]) == {"features", "train", "evaluate"}
+        assert found["config"] == json.loads(json.dumps(dataclasses.asdict(small_config())))
+        assert {"seed", "versions", "device", "data", "weights", "step"} <= set(found)
+        with Image.open(folder / "heatmaps.png") as picture:
+            assert picture.width > 500
+        rows = (folder / "scores.csv").read_text().splitlines()
+        assert rows[0] == "path,score,label"
+        assert len(rows) == 8
+        assert not list(folder.glob(".*part"))
+
+
+def test_evaluate_gives_the_same_from_the_checkpoint(sources: Sources, tmp_path: Path) -> None:
+    trained = train_categories(small_config(), sources, "grid", tmp_path)["grid"]
+    seconds = {"seconds"}
+    again = evaluate_category(tmp_path, "grid", Sources())
+    for key in set(trained) - seconds:
+        assert again[key] == json.loads(json.dumps(trained[key])), key
+    assert again["seconds"]["train"] == trained["seconds"]["train"]
+    resumed = train_categories(small_config(), sources, "grid", tmp_path)["grid"]
+    assert resumed["image_auroc"] == trained["image_auroc"]
+
+
+def test_another_recipe_or_other_data_is_refused(sources: Sources, tmp_path: Path) -> None:
+    train_categories(small_config(steps=10), sources, "grid", tmp_path / "run")
+    with pytest.raises(InputError, match=r"config\.train\.steps was 10, now 20"):
+        train_categories(small_config(steps=20), sources, "grid", tmp_path / "run")
+    make_category(tmp_path / "data" / "grid", seed=5)
+    elsewhere = Sources(str(tmp_path / "data"), sources.weights_dir)
+    with pytest.raises(InputError, match="data was"):
+        evaluate_category(tmp_path / "run", "grid", elsewhere)
+    with pytest.raises(InputError, match="no run of category 'tile'"):
+        evaluate_category(tmp_path / "run", "tile", elsewhere)
+
+
+def test_one_level_one_direction_whole_images_without_masks(
+    sources: Sources, tmp_path: Path
+) -> None:
+    root = make_category(tmp_path / "data" / "grid")
+    for mask in (root / "ground_truth" / "hole").iterdir():
+        mask.unlink()
+    config = small_config(sampling="images", batch_size=4, epochs=3)
+    config.data.dataset, config.mapping.directions = "folder", ("forward",)
+    config.mapping.latent = {"conv4_x": 8}
+    place = Sources(str(tmp_path / "data"), sources.weights_dir)
+    found = train_categories(config, place, "grid", tmp_path / "run")["grid"]
+    assert found["pixel_auroc"] is found["pro_auc"] is None
+    assert found["step"] == 6
+    assert found["levels"] == {
+        "conv4_x": {k: found[k] for k in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")}
+    }
+
+
+def test_real_leather_by_real_networks(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
+    """A short run of the R18-R50 recipe already tells leather from damaged leather."""
+    config = mb_pfm_r18_r50.get_config()
+    config.train.steps = 60
+    config.train.positions = dict.fromkeys(LEVELS, 256)
+    sources = Sources(str(real_data), str(real_weights))
+    found = train_categories(config, sources, "leather", tmp_path)["leather"]
+    assert found["image_auroc"] > 0.95
+    assert found["pixel_auroc"] > 0.98
+    assert found["pro_auc"] > 0.95
+    scores = np.loadtxt(tmp_path / "leather" / "scores.csv", delimiter=",", skiprows=1, usecols=1)
+    assert (scores > 0).all() and (scores < 4).all()

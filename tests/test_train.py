@@ -1,0 +1,193 @@
+"""What steps see, that every cache gives the same, and that a resumed run is an undisturbed one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pfm_jax import cache as cache_module
+from pfm_jax import features, pretrained, sampling, train
+from pfm_jax.cache import FeatureCache
+from pfm_jax.checkpoint import Checkpoints, Provenance
+from pfm_jax.config import TrainConfig
+from pfm_jax.datasets import folder, images
+from pfm_jax.features import Networks
+from pfm_jax.types import Dataset, FeaturePair
+from tests.synthetic import LEVELS, make_category, make_weights, small_config
+
+CHANNELS = {"conv2_x": 6, "conv3_x": 8, "conv4_x": 10}
+ROWS = {"conv2_x": 64, "conv3_x": 16, "conv4_x": 4}
+
+
+def make_cache(num_images: int = 5, place: str = "device") -> FeatureCache:
+    rng = np.random.default_rng(0)
+
+    def rows(level: str) -> np.ndarray:
+        values = rng.random((num_images * ROWS[level], CHANNELS[level]))
+        return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float16)
+
+    pair = FeaturePair({k: rows(k) for k in LEVELS}, {k: rows(k) for k in LEVELS})
+    if place == "device":
+        pair = jax.tree.map(jnp.asarray, pair)
+    return FeatureCache(pair, num_images, place)
+
+
+def leaves(state: train.TrainState) -> list[np.ndarray]:
+    return [
+        np.asarray(leaf)
+        for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+    ]
+
+
+def test_positions_are_drawn_uniformly_and_anew() -> None:
+    config = TrainConfig(positions=dict.fromkeys(LEVELS, 4096))
+    sizes, key = tuple((level, 16) for level in LEVELS), jax.random.key(0)
+    rows, masks = sampling.draw(key, jnp.int32(3), sizes, 4, config)
+    for level in LEVELS:
+        counts = np.bincount(rows[level], minlength=16)
+        assert counts.shape == (16,)
+        assert ((counts - 256) ** 2 / 256).sum() < 45  # chi-squared, 15 degrees: p = 1e-4
+        assert masks[level].tolist() == [1.0] * 4096
+    assert (rows["conv2_x"] != rows["conv3_x"]).any()
+    assert (
+        sampling.draw(key, jnp.int32(4), sizes, 4, config)[0]["conv2_x"] != rows["conv2_x"]
+    ).any()
+
+
+def test_every_image_once_an_epoch_in_a_new_order() -> None:
+    config = TrainConfig(sampling="images", batch_size=3)
+    sizes, key = (("conv4_x", 7 * 4),), jax.random.key(0)
+    epochs = []
+    for epoch in range(2):
+        seen: Counter[int] = Counter()
+        for step in range(3):
+            rows, masks = sampling.draw(key, jnp.int32(3 * epoch + step), sizes, 7, config)
+            assert rows["conv4_x"].shape == (12,)
+            seen.update(rows["conv4_x"][masks["conv4_x"] == 1].tolist())
+            epochs.append(rows["conv4_x"].tolist())
+        assert seen == Counter(range(28))
+    assert epochs[:3] != epochs[3:]
+
+
+def test_steps_of_both_schedules() -> None:
+    assert (
+        train.num_steps(TrainConfig(sampling="images", batch_size=8, epochs=200), 209) == 27 * 200
+    )
+    assert train.num_steps(TrainConfig(steps=7), 209) == 7
+
+
+@pytest.mark.parametrize("sampling_", ["positions", "images"])
+def test_training_fits_and_every_place_gives_the_same(sampling_: str) -> None:
+    config = small_config(sampling=sampling_, batch_size=2, epochs=10)
+    results = {}
+    for place in ("device", "host"):
+        cache = make_cache(place=place)
+        state, losses = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+        results[place] = losses
+        assert int(state.step) == 30 == len(losses["conv2_x"])
+        for level in LEVELS:
+            assert losses[level][-5:].mean() < 0.7 * losses[level][:2].mean()
+    for level in LEVELS:
+        np.testing.assert_allclose(results["device"][level], results["host"][level], rtol=1e-3)
+
+
+def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
+    cache = make_cache()
+    before = train.steps_on_device._cache_size()
+    found = []
+    for seed in (0, 1, 0):
+        config = small_config()
+        config.seed = seed
+        found.append(leaves(train.fit(train.init_state(config, cache.rows, 5), cache, config)[0]))
+    assert train.steps_on_device._cache_size() - before <= 1
+    assert all((a == b).all() for a, b in zip(found[0], found[2], strict=True))
+    assert any((a != b).any() for a, b in zip(found[0], found[1], strict=True))
+
+
+def test_levels_are_independent_problems() -> None:
+    cache, config = make_cache(), small_config()
+    state, _ = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+    config.train.learning_rate = {**config.train.learning_rate, "conv4_x": 1e-4}
+    other, _ = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+    for level, same in (("conv2_x", True), ("conv3_x", True), ("conv4_x", False)):
+        pairs = zip(
+            jax.tree.leaves(state.params[level]), jax.tree.leaves(other.params[level]), strict=True
+        )
+        assert all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs) == same
+
+
+def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
+    cache, config = make_cache(), small_config()
+    provenance = Provenance(config, "grid", "f00d", {"resnet18": "beef"}, 5, None, None, {}, "cpu")
+    undisturbed, _ = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+
+    class Killed(Exception):
+        pass
+
+    with Checkpoints(tmp_path / "run") as checkpoints:
+
+        def save(state: train.TrainState) -> None:
+            checkpoints.save(state, provenance)
+            if state.step == 20:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train.fit(train.init_state(config, cache.rows, 5), cache, config, save)
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.provenance() == provenance
+        state = checkpoints.restore(train.init_state(config, cache.rows, 5))
+        assert int(state.step) == 20
+        resumed, losses = train.fit(state, cache, config)
+    assert len(losses["conv2_x"]) == 10
+    for one, other in zip(leaves(undisturbed), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    place = make_weights(tmp_path_factory.mktemp("weights"), "resnet18", "resnet18_caffe")
+    return features.pair(*(pretrained.load(n, str(place)) for n in ("resnet18", "resnet18_caffe")))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return folder.load(make_category(tmp_path_factory.mktemp("data") / "grid", good=11))
+
+
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+def test_caches_hold_the_features_of_every_image(
+    place: str, networks: Networks, dataset: Dataset
+) -> None:
+    cache = cache_module.build_cache(networks, dataset.train, 64, LEVELS, place)
+    assert cache.place == place
+    batch = np.concatenate([b[:n] for b, n in images.batches(dataset.train, 64)])
+    expected = features.extract(networks, batch, LEVELS)
+    for ours, theirs in (
+        (cache.rows.source, expected.source),
+        (cache.rows.target, expected.target),
+    ):
+        for level in LEVELS:
+            assert ours[level].dtype == np.float16
+            rows = np.asarray(theirs[level]).reshape(-1, theirs[level].shape[-1])
+            np.testing.assert_allclose(ours[level], rows, atol=1e-3)
+            norms = np.linalg.norm(np.asarray(ours[level], np.float32), axis=-1)
+            np.testing.assert_allclose(norms, 1, atol=2e-3)
+
+
+def test_place_follows_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "free_host_memory", lambda: 1000)
+    device = jax.devices()[0].memory_stats() is not None
+    if not device:
+        assert cache_module.choose_place(400) == "device"
+        assert cache_module.choose_place(600) == "disk"
+
+
+def test_zero_vectors_stay_zero_and_have_finite_gradients() -> None:
+    gradient = jax.grad(lambda x: features.l2_normalize(x).sum())(jnp.zeros((2, 3)))
+    assert jnp.isfinite(gradient).all()
+    assert (features.l2_normalize(jnp.zeros((2, 3))) == 0).all()
