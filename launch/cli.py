@@ -17,15 +17,15 @@ from pfm_jax.types import InputError
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(argv)
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        _fail(str(error.args[0] if error.args else error))
+    except Exception as error:  # a recipe is a program, and may fail in any way
+        _fail(str(error.args[0] if isinstance(error, KeyError) else error))
     if len(rest) > 1:
         _fail(f"what does {rest[1]!r} mean? options are --name=value; see --help")
     return rest
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

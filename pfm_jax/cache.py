@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,7 +50,10 @@ class FeatureCache:
 
 
 def free_host_memory() -> int:
-    """Bytes of memory that the system could give now."""
+    """Bytes of memory that the system could give now, its file caches included."""
+    if (meminfo := Path("/proc/meminfo")).is_file():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return 1024 * int(fields["MemAvailable"].split()[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
