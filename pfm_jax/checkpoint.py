@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it; the config as nested dicts."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 def versions() -> dict[str, str]:
