@@ -49,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
         logging.getLogger("pfm_jax").setLevel(logging.INFO)
         try:
             main()
-        except InputError as error:
+        except (InputError, OSError) as error:  # OSError: a full disk, a folder not to be written
             _fail(str(error))
 
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):

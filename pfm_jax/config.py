@@ -77,7 +77,7 @@ class TrainConfig:
         learning_rate: level -> peak rate of Adam.
         schedule: `"constant"` or `"cosine"` (down to zero at the last step).
         weight_decay: L2 added to the gradient, as torch's Adam does it.
-        checkpoint_every: steps between checkpoints; also the length of one compiled scan.
+        checkpoint_every: steps between checkpoints.
     """
 
     sampling: str = "positions"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pfm_jax import files, metrics, report, scoring
 from pfm_jax.checkpoint import Provenance
@@ -51,7 +52,8 @@ def evaluate(
         maps, scores, labels, paths = _score(state, dataset, networks, config)
         masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
         measured = {
-            level: _measure(maps.get(level), scores[level], labels, masks) for level in scores
+            level: _measure(maps.get(level), scores[level], labels, masks)
+            for level in tqdm(scores, desc="metrics", unit="map", disable=None)
         }
     results = {
         **dataclasses.asdict(measured.pop("fused")),

@@ -19,6 +19,9 @@ from pfm_jax.cache import FeatureCache
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.types import Batch, FeaturePair, Params
 
+SCAN_STEPS = 25
+"""The most steps between two looks at the losses; they are one scan."""
+
 GATHER_BYTES = 2**28
 """What is gathered from a cache on host or disk at a time."""
 
@@ -160,23 +163,24 @@ def fit(
         state: is donated; don't use it afterwards.
         cache: the features of the training images.
         config: the recipe.
-        save: is called with the state every `checkpoint_every` steps and at the end.
+        save: is called with the state about every `checkpoint_every` steps and at the end.
 
     Returns:
         The state at the last step and level -> loss of every step done `[steps]`.
     """
     total, done = num_steps(config.train, cache.num_images), int(state.step)
-    recipe = Recipe(config.mapping, config.train)
+    recipe, every = Recipe(config.mapping, config.train), config.train.checkpoint_every
+    # Scans of one length, as far as it goes: each length is a program of its own.
+    length = -(-total // -(-total // min(SCAN_STEPS, every)))
     history: list[Losses] = []
     with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
         while done < total:
-            steps = min(
-                config.train.checkpoint_every - done % config.train.checkpoint_every, total - done
-            )
+            steps = min(length, total - done)
             state, losses = _advance(state, cache, recipe, steps)
             history.append(jax.device_get(losses))
             done += steps
-            save(state)
-            bar.set_postfix({k: f"{v[-50:].mean():.2e}" for k, v in history[-1].items()})
+            if done == total or done % every < steps:
+                save(state)
+            bar.set_postfix({k: f"{v.mean():.2e}" for k, v in history[-1].items()})
             bar.update(steps)
     return state, jax.tree.map(lambda *x: np.concatenate(x), *history) if history else {}

@@ -86,3 +86,19 @@ def test_port_weights(tmp_path: Path) -> None:
     done = launch("port_weights", "--arch=resnet34", f"--input={source}", f"--output={target}")
     assert done.returncode == 2
     assert "not the weights of resnet34" in done.stderr
+
+
+def test_workdir_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    make_category(tmp_path / "data" / "grid")
+    weights = make_weights(tmp_path / "weights", "resnet18", "resnet50")
+    places = (
+        f"--data_dir={tmp_path}/data",
+        f"--weights_dir={weights}",
+        f"--workdir={tmp_path}/run",
+    )
+    done = launch("train", RECIPE, "--category=grid", *places)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert str(tmp_path / "run") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import lzma
 import os
 import shutil
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -23,6 +25,7 @@ from typing import Any, overload
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tqdm import tqdm
 
 from pfm_jax.datasets import folder, images
 from pfm_jax.types import Dataset, Example, InputError
@@ -143,10 +146,14 @@ def unpack(archive: Path, cache: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        with tarfile.open(archive) as tar:
+        with (
+            archive.open("rb") as file,
+            tqdm.wrapattr(file, "read", stat.st_size, desc="unpack", disable=None) as stream,
+            tarfile.open(fileobj=stream, mode="r|*") as tar,
+        ):
             tar.extractall(part, filter="data")
         os.replace(part, target)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise InputError(f"data_dir={archive}: not a readable archive ({error})") from error
     return target
