@@ -94,7 +94,7 @@ def train_category(
     provenance: Provenance, dataset: Dataset, networks: Networks, folder: Path
 ) -> dict[str, Any]:
     """Trains (or resumes, or skips what is done), evaluates, writes `folder`; see `evaluate`."""
-    config, seconds = provenance.config, _seconds_so_far(folder)
+    seconds = _seconds_so_far(folder)
     log.info("%s: %d training images", provenance.category, provenance.num_images)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = _fresh_state(provenance, networks)
@@ -102,17 +102,31 @@ def train_category(
             same_run(old, provenance, folder)
             state = checkpoints.restore(state)
             log.info("%s: goes on from step %d", provenance.category, int(state.step))
-        if state.step < train.num_steps(config.train, provenance.num_images):
-            with timed(seconds, "features"):
-                levels, size = tuple(config.mapping.latent), config.data.image_size
-                cache = build_cache(networks, dataset.train, size, levels)
-            with timed(seconds, "train"):
-                save = lambda state: checkpoints.save(state, provenance)  # noqa: E731
-                state, losses = train.fit(state, cache, config, save)
-                log.info(
-                    "loss at the end: %s", {k: f"{v[-50:].mean():.3e}" for k, v in losses.items()}
-                )
+        if state.step < train.num_steps(provenance.config.train, provenance.num_images):
+            state = _fit(state, provenance, dataset, networks, checkpoints, seconds)
     return evaluate(state, provenance, dataset, networks, folder, seconds)
+
+
+def _fit(
+    state: TrainState,
+    provenance: Provenance,
+    dataset: Dataset,
+    networks: Networks,
+    checkpoints: Checkpoints,
+    seconds: dict[str, float],
+) -> TrainState:
+    """Features and training; the features are gone when it returns."""
+    config = provenance.config
+    with timed(seconds, "features"):
+        levels, size = tuple(config.mapping.latent), config.data.image_size
+        cache = build_cache(networks, dataset.train, size, levels)
+    with timed(seconds, "train"):
+        state, losses = train.fit(
+            state, cache, config, lambda state: checkpoints.save(state, provenance)
+        )
+    at_the_end = {level: f"{values[-50:].mean():.3e}" for level, values in losses.items()}
+    log.info("%s: loss at the end %s", provenance.category, at_the_end)
+    return state
 
 
 def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:

@@ -110,10 +110,21 @@ def remove_bad_test_images(root: Path) -> None:
     shutil.rmtree(root / "test" / "hole")
 
 
+def shrink_a_mask(root: Path) -> None:
+    mask = np.ones((32, 64), np.uint8)
+    (root / "ground_truth" / "hole" / "001_mask.png").write_bytes(png(mask))
+
+
+def spoil_an_image(root: Path) -> None:
+    (root / "test" / "good" / "001.png").write_bytes(b"not an image")
+
+
 @pytest.mark.parametrize("dataset", ["mvtec_ad", "folder"])
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
+        (shrink_a_mask, r"hole/001\.png is \(64, 64\) .* its mask \(64, 32\); make the mask fit"),
+        (spoil_an_image, r"test/good/001\.png: not a readable image"),
         (remove_one_mask, r"test/hole/002\.png: no mask for it .*hole/002_mask\.png"),
         (remove_training_images, "train/good: no images to learn from"),
         (remove_good_test_images, "test: no good images"),

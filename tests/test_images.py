@@ -83,16 +83,13 @@ def test_unreadable_image_is_named(content: bytes) -> None:
         images.decode_image(example(content), 64)
 
 
-def test_mask_of_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match="make the mask fit"):
-        images.decode_mask(example(png(RGB), png(seeded_mask((64, 64)))), 64)
-
-
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("value", [1, 255])
-def test_any_value_but_zero_marks_a_defect(value: int) -> None:
-    mask = np.zeros((48, 64), np.uint8)
-    mask[:24] = value
-    found = images.decode_mask(example(png(RGB), png(mask)), 16)
+def test_any_value_but_zero_marks_a_defect(value: int, mode: str) -> None:
+    mask = np.zeros((48, 64), np.uint16 if mode == "I;16" else np.uint8)
+    mask[:24] = 255 if mode == "1" else value
+    picture = Image.fromarray(mask) if mode == "I;16" else Image.fromarray(mask).convert(mode)
+    found = images.decode_mask(example(png(RGB), encoded(picture)), 16)
     np.testing.assert_array_equal(found, np.arange(16)[:, None].repeat(16, 1) < 8)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
+from PIL import Image
+
 from pfm_jax.types import Dataset, Example, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -82,8 +84,9 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
     """Training entries, test entries, whether anomalous images have masks.
 
     Raises:
-        InputError: an empty split, a test split of one class, or anomalous images of which some
-            (or, with `masks_required`, all) have no mask.
+        InputError: an empty split, a test split of one class, anomalous images of which some
+            (with `masks_required`, any) have no mask, a file that is no image, a mask of another
+            size than its image.
     """
     train = [Entry(path, None, 0, "good") for path in images_in(root / "train" / "good")]
     if not train:
@@ -98,6 +101,8 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
     for label, kind in enumerate(("good", "anomalous")):
         if not any(entry.label == label for entry in test):
             raise InputError(f"{root / 'test'}: no {kind} images, nothing can be measured")
+    for entry in train + test:
+        _check_header(entry)
     without = [entry.image for entry in test if entry.label and not entry.mask]
     has_masks = len(without) < sum(entry.label for entry in test)
     if without and (masks_required or has_masks):
@@ -106,6 +111,23 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
             f"{root}/ground_truth/{without[0].parent.name}/{without[0].stem}_mask.png"
         )
     return train, test, has_masks
+
+
+def _check_header(entry: Entry) -> None:
+    """Finds now what would else be found after the training; reads no pixels."""
+    sizes = []
+    for path in entry[:2]:
+        if path:
+            try:
+                with Image.open(path) as image:
+                    sizes.append(image.size)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                raise InputError(f"{path}: not a readable image ({error})") from error
+    if len(set(sizes)) > 1:
+        raise InputError(
+            f"{entry.image} is {sizes[0]} pixels wide and high, its mask {sizes[1]}; "
+            "make the mask fit the image"
+        )
 
 
 def _mask_of(root: Path, defect: str, image: Path) -> Path | None:

@@ -52,22 +52,16 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
     """bool `[size, size]`: the ground truth, nearest neighbour; all False for a good image.
 
     Raises:
-        InputError: unreadable, or of another size than its image.
+        InputError: unreadable.
     """
     if example.mask is None:
         return np.zeros((size, size), bool)
     try:
         with Image.open(io.BytesIO(example.mask)) as opened:
-            mask = opened.convert("L") if opened.mode == "P" else opened.copy()
-        with Image.open(io.BytesIO(example.image)) as image:
-            image_size = image.size
+            coloured = opened.mode in ("P", "PA", "LA", "RGBA")  # transparency marks no defect
+            mask = opened.convert("RGB") if coloured else opened.copy()
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"mask of {example.path}: not a readable image ({error})") from error
-    if mask.size != image_size:
-        raise InputError(
-            f"{example.path} is {image_size} pixels wide and high, its mask {mask.size}; "
-            "make the mask fit the image"
-        )
     resized = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
     return np.asarray(resized.reshape(size, size, -1) > 0).max(-1)
 
