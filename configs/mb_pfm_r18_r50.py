@@ -3,8 +3,9 @@
     python -m launch.train --config=configs/mb_pfm_r18_r50.py --data_dir=D --category=all \\
         --weights_dir=W --workdir=runs/r18_r50
 
-Expected on MVTec AD's screw, seed 0, after @MINUTES@ minutes on 2 cores: @SCORES@
-(image AUROC, pixel AUROC, PRO). Published, 200 epochs, mean of all categories: 0.970, 0.972, 0.930.
+Expected on MVTec AD's screw, seed 0, the original ResNet50 weights, in 10 minutes on 2 cores: image
+AUROC 0.928, pixel AUROC 0.991, PRO 0.956. Published, 200 epochs, mean of all categories: 0.970,
+0.972, 0.930.
 """
 
 from pfm_jax.config import Config, NetworksConfig

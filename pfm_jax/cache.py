@@ -92,7 +92,8 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
@@ -132,4 +133,4 @@ def build_cache(
         new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
         rows = store(rows, new, {level: done * n for level, n in positions.items()})
         done += count
-    return FeatureCache(rows, len(examples), place)
+    return FeatureCache(jax.block_until_ready(rows), len(examples), place)

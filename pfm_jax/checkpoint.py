@@ -15,7 +15,7 @@ from pfm_jax.config import Config, from_dict
 from pfm_jax.train import TrainState
 from pfm_jax.types import InputError
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pfm_jax")
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pfm_jax")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
-def same_run(old: Provenance, new: Provenance, folder: Path) -> None:
+def check_same_run(old: Provenance, new: Provenance, folder: Path) -> None:
     """Raises InputError with every difference that would make the numbers other ones."""
     differences = _differences(
         dataclasses.asdict(old.config), dataclasses.asdict(new.config), "config."
@@ -104,18 +104,29 @@ class Checkpoints:
         )
 
     def provenance(self) -> Provenance | None:
-        """That of the newest checkpoint; None if there is none."""
+        """That of the newest checkpoint; None if there is none. Raises InputError if damaged."""
         step = self._manager.latest_step()
         if step is None:
             return None
         args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-        values = self._manager.restore(step, args=args).provenance
-        return Provenance(**{**values, "config": from_dict(values["config"])})
+        try:
+            values = self._manager.restore(step, args=args).provenance
+            return Provenance(**{**values, "config": from_dict(values["config"])})
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folder}: step {step} can't be read ({error})") from error
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state; `like` is one of the same run (its shapes count, not its values)."""
+        """The newest state. Raises InputError if it is damaged.
+
+        Args:
+            like: a state of the same run; its shapes count, not its values.
+        """
         raw = dataclasses.replace(like, key=jax.random.key_data(like.key))
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, raw)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-        state = self._manager.restore(self._manager.latest_step(), args=args).state
+        step = self._manager.latest_step()
+        try:
+            state = self._manager.restore(step, args=args).state
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folder}: step {step} can't be read ({error})") from error
         return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))

@@ -6,6 +6,7 @@ argument of `jit`. (Annotations are not deferred here: flags read the types.)
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from pfm_jax.types import LEVELS, InputError
@@ -119,6 +120,8 @@ def validate(config: Config) -> None:
         if not ok:
             raise InputError(f"config.{field}={value!r}: must be {wanted}")
 
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"config.seed={config.seed}: must be from 0 to 2**32 - 1")
     check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
     check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
     check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")
@@ -136,7 +139,8 @@ def validate(config: Config) -> None:
         per_level = mapping.latent if field == "latent" else getattr(train, field)
         place = f"mapping.{field}" if field == "latent" else f"train.{field}"
         check(set(mapping.latent) <= set(per_level), place, per_level, "given for every level")
-        check(all(v > 0 for v in per_level.values()), place, per_level, "positive")
+        finite = all(0 < v < math.inf for v in per_level.values())
+        check(finite, place, per_level, "positive and finite")
     check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -69,8 +71,10 @@ def evaluate(
         "seed": config.seed,
     }
     files.write(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
-    rows = [f"{p},{s:.8g},{y}" for p, s, y in zip(paths, scores["fused"], labels, strict=True)]
-    files.write(folder / "scores.csv", "\n".join(["path,score,label", *rows, ""]).encode())
+    table = io.StringIO()
+    rows = zip(paths, (f"{score:.8g}" for score in scores["fused"]), labels, strict=True)
+    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
+    files.write(folder / "scores.csv", table.getvalue().encode())
     shown = _heatmaps(state, provenance, dataset, networks, scores["fused"])
     files.write(folder / "heatmaps.png", shown)
     return results

@@ -21,6 +21,11 @@ MOMENTUM = 0.1
 EPS = 1e-5
 
 
+def exact(mask: Array, x: Array) -> Array:
+    """The sum over rows `[P, ...]` that count, in float32 also where products are rounded."""
+    return jnp.dot(mask, x, precision="highest")
+
+
 def linear(inputs: int, features: int, name: str | None = None) -> nn.Dense:
     """A 1x1 convolution, initialised as torch's Conv2d: all uniform within 1/sqrt(inputs)."""
 
@@ -36,7 +41,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[P, C] -> [P, C]; with a mask `[P]` in training mode, without one in evaluation mode."""
+        """[..., C] -> [..., C]; of `[P, C]` with a mask `[P]`: in training mode."""
         features = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
@@ -45,8 +50,8 @@ class BatchNorm(nn.Module):
         mean, var = running_mean.value, running_var.value
         if mask is not None:
             count = mask.sum()
-            mean = mask @ x / count
-            var = mask @ jnp.square(x - mean[None]) / count
+            mean = exact(mask, x) / count
+            var = exact(mask, jnp.square(x - mean[None])) / count
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
                 running_mean.value += MOMENTUM * (mean - running_mean.value)
@@ -64,7 +69,7 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[P, C] -> [P, widths[-1]]."""
+        """[..., C] -> [..., widths[-1]]; see `BatchNorm` for the mask."""
         for index, width in enumerate(self.widths):
             x = linear(x.shape[-1], width, name=f"linear_{index}")(x)
             if not (self.last_is_linear and index == len(self.widths) - 1):
@@ -97,9 +102,9 @@ class MappingHeads(nn.Module):
         }
 
     def __call__(self, inputs: dict[str, Array], mask: Array | None = None) -> dict[str, Array]:
-        """Direction -> unit rows `[P, C]` -> direction -> predicted rows `[P, C']` (eq. 6, 11).
+        """Direction -> unit vectors `[..., C]` -> direction -> predicted `[..., C']` (eq. 6, 11).
 
-        With a mask (1 real, 0 padding) BatchNorm is in training mode and updates `batch_stats`.
+        With a mask `[P]` (1 real, 0 padding) BatchNorm trains, and updates `batch_stats`.
         """
         latents = {k: self.shared(self.encoders[k](x, mask)) for k, x in inputs.items()}
         return {k: self.decoders[k](z, mask) for k, z in latents.items()}
@@ -167,7 +172,7 @@ def loss(
             mutable="batch_stats",
         )
         distances = residuals(predictions, targets, config)
-        means = [mask @ d / mask.sum() / targets[k].shape[-1] for k, d in distances.items()]
+        means = [exact(mask, d) / mask.sum() / targets[k].shape[-1] for k, d in distances.items()]
         losses[level], new_stats[level] = sum(means, jnp.float32(0)), updated["batch_stats"]
     return sum(losses.values(), jnp.float32(0)), (losses, new_stats)
 

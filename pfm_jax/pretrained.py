@@ -20,6 +20,8 @@ from pfm_jax import backbones, files, weight_file
 from pfm_jax.backbones import Backbone
 from pfm_jax.types import InputError, Params
 
+log = logging.getLogger(__name__)
+
 
 class Weights(NamedTuple):
     """A backbone with its weights.
@@ -51,7 +53,7 @@ def load(name: str, weights_dir: str | None = None) -> Weights:
     path = weight_file.find(name, weights_dir)
     style = "_caffe" if path.stem.startswith(f"{name}_caffe") else ""
     backbone = backbones.get(name + style)
-    logging.info("%s: weights of %s from %s", name, backbone.name, path)
+    log.info("%s: weights of %s from %s", name, backbone.name, path)
     params = convert(backbone, weight_file.read(path), path)
     return Weights(backbone, params, path, hashlib.sha256(path.read_bytes()).hexdigest())
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from pfm_jax import (
     datasets,
@@ -17,8 +19,9 @@ from pfm_jax import (
     train,
 )
 from pfm_jax.cache import build_cache
-from pfm_jax.checkpoint import Checkpoints, Provenance, same_run, versions
+from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.config import Config, validate
+from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluate import evaluate, timed
 from pfm_jax.features import Networks
 from pfm_jax.files import cache_dir
@@ -45,6 +48,12 @@ class Sources:
         """`data_dir` as a path."""
         return Path(self.data_dir) if self.data_dir else None
 
+    def resolved(self) -> Sources:
+        """The same as absolute paths, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
+        weights_dir = self.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
+        places = (os.path.abspath(p) if p else None for p in (self.data_dir, weights_dir))
+        return Sources(*places)
+
 
 def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str, str]]:
     """The two networks of a recipe and the fingerprint of each one's weights."""
@@ -60,7 +69,8 @@ def train_categories(
 ) -> dict[str, dict[str, Any]]:
     """Trains and evaluates one category, or all that are found if `category` is `"all"`.
 
-    Whatever a run in `workdir` has already done is not done again.
+    All data sets are looked through before the first is trained on. A run that `workdir` holds
+    already goes on from its last checkpoint; if it is at its end, it is evaluated again.
 
     Returns:
         Category -> what its `metrics.json` holds.
@@ -69,12 +79,12 @@ def train_categories(
         InputError: a recipe, data, weights or a workdir that can't be used.
     """
     validate(config)
-    cache = cache_dir()
+    sources, cache = sources.resolved(), cache_dir()
     chosen = datasets.categories(config.data.dataset, sources.data_path, category, cache)
     networks, weights = load_networks(config, sources)
+    loaded = {n: datasets.load(config.data.dataset, sources.data_path, n, cache) for n in chosen}
     results = {}
-    for name in chosen:
-        dataset = datasets.load(config.data.dataset, sources.data_path, name, cache)
+    for name, dataset in loaded.items():
         provenance = Provenance(
             config=config,
             category=name,
@@ -99,7 +109,7 @@ def train_category(
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = _fresh_state(provenance, networks)
         if old := checkpoints.provenance():
-            same_run(old, provenance, folder)
+            check_same_run(old, provenance, folder)
             state = checkpoints.restore(state)
             log.info("%s: goes on from step %d", provenance.category, int(state.step))
         if state.step < train.num_steps(provenance.config.train, provenance.num_images):
@@ -117,6 +127,8 @@ def _fit(
 ) -> TrainState:
     """Features and training; the features are gone when it returns."""
     config = provenance.config
+    if dataset.has_masks and not image_files.masks(dataset.test, config.data.image_size).any():
+        raise InputError(f"{provenance.category}: no mask marks a pixel, nothing can be measured")
     with timed(seconds, "features"):
         levels, size = tuple(config.mapping.latent), config.data.image_size
         cache = build_cache(networks, dataset.train, size, levels)
@@ -124,6 +136,8 @@ def _fit(
         state, losses = train.fit(
             state, cache, config, lambda state: checkpoints.save(state, provenance)
         )
+    if bad := [level for level, values in losses.items() if not np.isfinite(values).all()]:
+        raise InputError(f"the loss at {', '.join(bad)} is not finite: lower train.learning_rate")
     at_the_end = {level: f"{values[-50:].mean():.3e}" for level, values in losses.items()}
     log.info("%s: loss at the end %s", provenance.category, at_the_end)
     return state
@@ -147,12 +161,17 @@ def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[st
         old = checkpoints.provenance()
         if old is None:
             raise InputError(f"{folder}: the run has no checkpoint yet; train it first")
-        sources = Sources(sources.data_dir or old.data_dir, sources.weights_dir or old.weights_dir)
+        sources = Sources(
+            sources.data_dir or old.data_dir, sources.weights_dir or old.weights_dir
+        ).resolved()
         networks, weights = load_networks(old.config, sources)
         dataset = datasets.load(old.config.data.dataset, sources.data_path, category, cache_dir())
         now = dataclasses.replace(old, data=dataset.fingerprint, weights=weights)
-        same_run(old, now, folder)
+        check_same_run(old, now, folder)
         state = checkpoints.restore(_fresh_state(old, networks))
+    total = train.num_steps(old.config.train, old.num_images)
+    if state.step < total:
+        log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)
     return evaluate(state, old, dataset, networks, folder, _seconds_so_far(folder))
 
 

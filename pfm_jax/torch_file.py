@@ -103,6 +103,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensor(storage: np.ndarray, offset: int, size: Any, stride: Any) -> np.ndarray:
     """The view of a flat storage that torch's (offset, size, stride) describe, bounds checked."""
+    if type(storage) is not np.ndarray or storage.ndim != 1 or not storage.flags.owndata:
+        raise ValueError("a tensor whose storage is not one of the file's")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError(f"a tensor of size {size} and stride {stride}")
@@ -125,7 +127,7 @@ def _read_zip(path: Path) -> Any:
             name = f"{folder}data/{key}"
             if archive.getinfo(name).file_size != numel * dtype.itemsize:
                 raise ValueError(f"storage {key} is not {numel} numbers long")
-            return np.frombuffer(archive.read(name), dtype)
+            return np.frombuffer(archive.read(name), dtype).copy()
 
         stream = io.BytesIO(archive.read(pickles[0]))
         _refuse_callables(stream, path)
@@ -157,7 +159,10 @@ def _read_legacy(path: Path) -> Any:
             raise InputError(f"{path}: not a torch checkpoint")
         load(), load()  # protocol version, system information
         state = load()
-        for key in load():
+        keys = load()
+        if set(keys) != set(storages):
+            raise ValueError("the list of storages is not that of the tensors")
+        for key in keys:
             if int.from_bytes(stream.read(8), "little") != storages[key].size:
                 raise ValueError(f"storage {key} has another length than its tensors say")
             if stream.readinto(storages[key].view(np.uint8).data) != storages[key].nbytes:

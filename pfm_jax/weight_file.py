@@ -7,6 +7,7 @@ EfficientNet-Lite, torchvision's published address.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import urllib.request
@@ -59,7 +60,7 @@ def find(name: str, weights_dir: str | None = None) -> Path:
         raise InputError(_not_found(name, folders, remedy))
     try:
         return download(URLS[name], cache_dir() / "weights")
-    except OSError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
         raise InputError(_not_found(name, folders, remedy)) from error
 

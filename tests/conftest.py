@@ -8,26 +8,29 @@ from pathlib import Path
 import jax
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 8)  # fake ones; must come before any use
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def _folder(variable: str) -> Path:
-    place = os.environ.get(variable)
+def _folder(variable: str, place: str) -> Path:
     if not place or not Path(place).is_dir():
         pytest.skip(f"{variable} does not name a folder")
     return Path(place)
 
 
+WEIGHTS = os.environ.pop("PFM_JAX_WEIGHTS", "")  # no test may find them by chance
+
+
 @pytest.fixture
 def real_data() -> Path:
     """A folder with MVTec AD categories, `screw` and `leather` among them."""
-    return _folder("PFM_JAX_DATA")
+    return _folder("PFM_JAX_DATA", os.environ.get("PFM_JAX_DATA", ""))
 
 
 @pytest.fixture
 def real_weights() -> Path:
     """A folder with ImageNet weights of ResNet18 and ResNet50."""
-    return _folder("PFM_JAX_WEIGHTS")
+    return _folder("PFM_JAX_WEIGHTS", WEIGHTS)
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,7 @@ def test_recipes(name: str) -> None:
     assert again != config
     docstring = importlib.import_module(f"configs.{name}").__doc__
     assert "python -m launch." in docstring
+    assert "@" not in docstring, "a figure is missing"
 
 
 def test_latent_sizes_are_those_of_table_2() -> None:

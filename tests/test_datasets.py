@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pfm_jax import datasets
 from pfm_jax.datasets import elpv, images, mvtec_ad
@@ -61,9 +62,29 @@ def test_archive_as_downloaded(root: Path, tmp_path: Path, cache: Path) -> None:
     ours = datasets.load("mvtec_ad", archive, "grid", cache)
     assert ours.fingerprint == datasets.load("mvtec_ad", root, "grid", cache).fingerprint
     archive.write_bytes(archive.read_bytes()[:2000])
-    with pytest.raises(InputError, match="not a readable archive"):
+    with pytest.raises(InputError, match="can't be unpacked"):
         datasets.categories("mvtec_ad", archive, "all", cache)
     assert len(list((cache / "unpacked").iterdir())) == 1
+
+
+def test_fingerprint_knows_the_split(root: Path, cache: Path) -> None:
+    before = datasets.load("folder", root, "grid", cache).fingerprint
+    good = root / "grid"
+    (good / "train" / "good" / "005.png").rename(good / "test" / "good" / "005.png")
+    assert datasets.load("folder", root, "grid", cache).fingerprint != before
+
+
+def test_names_of_btad(root: Path, cache: Path) -> None:
+    grid = root / "grid"
+    (grid / "train" / "good").rename(grid / "train" / "ok")
+    (grid / "test" / "good").rename(grid / "test" / "ok")
+    for mask in sorted((grid / "ground_truth" / "hole").iterdir()):
+        mask.rename(mask.with_name(mask.name.replace("_mask", "")))
+    for kind in ("test", "ground_truth"):
+        (grid / kind / "hole").rename(grid / kind / "ko")
+    found = datasets.load("mvtec_ad", root, "grid", cache)
+    assert {example.defect for example in found.test} == {"good", "ko"}
+    assert (len(found.train), len(found.test), found.has_masks) == (6, 7, True)
 
 
 @pytest.mark.parametrize("channels", [1, 3], ids=["grey", "mixed"])
@@ -115,6 +136,15 @@ def shrink_a_mask(root: Path) -> None:
     (root / "ground_truth" / "hole" / "001_mask.png").write_bytes(png(mask))
 
 
+def turn_an_image(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = root / "test" / "hole" / "000.png"
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, exif=exif)
+
+
 def spoil_an_image(root: Path) -> None:
     (root / "test" / "good" / "001.png").write_bytes(b"not an image")
 
@@ -124,6 +154,7 @@ def spoil_an_image(root: Path) -> None:
     ("harm", "message"),
     [
         (shrink_a_mask, r"hole/001\.png is \(64, 64\) .* its mask \(64, 32\); make the mask fit"),
+        (turn_an_image, r"hole/000\.png: EXIF says it is to be turned"),
         (spoil_an_image, r"test/good/001\.png: not a readable image"),
         (remove_one_mask, r"test/hole/002\.png: no mask for it .*hole/002_mask\.png"),
         (remove_training_images, "train/good: no images to learn from"),

@@ -16,7 +16,13 @@ ORDER = (
     *("datasets", "features", "cache", "mapping", "sampling", "train", "scoring", "checkpoint"),
     *("metrics", "report", "evaluate", "run"),
 )
-LINES = {"train": 200, "report": 200}
+# Lines at most; a family of networks, or a data set, has a file of its own.
+LINES = {
+    **{"types": 125, "config": 160, "files": 60, "torch_file": 180, "weight_file": 140},
+    **{"pretrained": 140, "features": 110, "cache": 150, "mapping": 200, "sampling": 100},
+    **{"train": 200, "scoring": 110, "checkpoint": 140, "metrics": 160, "report": 200},
+    **{"evaluate": 150, "run": 200, "backbones": 150, "datasets": 190},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -26,6 +32,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.split(".")[1] for name in found if name.startswith("pfm_jax.")}
 
@@ -51,7 +58,8 @@ def test_imports_go_one_way(module: str) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("pfm_jax/**/*.py")), ids=lambda p: p.stem)
 def test_files_and_functions_are_small(path: Path) -> None:
     source = path.read_text()
-    assert source.count("\n") <= LINES.get(path.stem, 190)
+    module = path.stem if path.parent == PACKAGE else path.parent.name
+    assert source.count("\n") <= LINES.get(module, 40)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             docstring = ast.get_docstring(node) or ""

@@ -113,7 +113,6 @@ def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
 
 
 def test_five_steps_of_adam(state: train.TrainState) -> None:
-    features = batch_of(SEED).features
     update = train.optimizer(TRAIN, 5, state.params)
     step = jax.jit(lambda s, b: train.train_step(s, b, MAPPING, update))
     for index in range(5):

@@ -84,6 +84,41 @@ def test_evaluate_gives_the_same_from_the_checkpoint(sources: Sources, tmp_path:
     assert resumed["image_auroc"] == trained["image_auroc"]
 
 
+def test_evaluate_needs_the_workdir_alone(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained with relative paths and weights found through the environment."""
+    monkeypatch.chdir(Path(sources.data_dir).parent)
+    monkeypatch.setenv("PFM_JAX_WEIGHTS", "weights")
+    trained = train_categories(small_config(steps=10), Sources("data"), "grid", tmp_path)["grid"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PFM_JAX_WEIGHTS")
+    again = evaluate_category(tmp_path, "grid", Sources())
+    assert again["image_auroc"] == trained["image_auroc"]
+
+
+def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -> None:
+    config = small_config(steps=10)
+    config.train.learning_rate = dict.fromkeys(LEVELS, 1e38)
+    with pytest.raises(InputError, match=r"not finite: lower train\.learning_rate"):
+        train_categories(config, sources, "grid", tmp_path / "diverged")
+    root = make_category(tmp_path / "data" / "grid")
+    for mask in (root / "ground_truth" / "hole").iterdir():
+        Image.new("L", (64, 64)).save(mask)
+    with pytest.raises(InputError, match="no mask marks a pixel"):
+        place = Sources(str(tmp_path / "data"), sources.weights_dir)
+        train_categories(small_config(), place, "grid", tmp_path / "black")
+
+
+def test_damaged_checkpoint_is_named(sources: Sources, tmp_path: Path) -> None:
+    train_categories(small_config(steps=10), sources, "grid", tmp_path)
+    for path in (tmp_path / "grid" / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="step 10 can't be read"):
+        evaluate_category(tmp_path, "grid", sources)
+
+
 def test_another_recipe_or_other_data_is_refused(sources: Sources, tmp_path: Path) -> None:
     train_categories(small_config(steps=10), sources, "grid", tmp_path / "run")
     with pytest.raises(InputError, match=r"config\.train\.steps was 10, now 20"):

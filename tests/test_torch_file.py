@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import pickletools
 import sys
 import types
 import zipfile
@@ -98,7 +99,12 @@ class Storage:
 
 
 def state_dict(
-    monkeypatch: pytest.MonkeyPatch, numel: int, offset: int, size: tuple, stride: tuple
+    monkeypatch: pytest.MonkeyPatch,
+    numel: int,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    nested: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> bytes:
     """A pickle as torch writes it, of one tensor."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
@@ -118,6 +124,8 @@ def state_dict(
     pickler.persistent_id = lambda x: x.record if isinstance(x, Storage) else None
     storage = Storage("FloatStorage", "0", numel)
     tensor = Call(_rebuild_tensor_v2, storage, offset, size, stride, False, {})
+    if nested:
+        tensor = Call(_rebuild_tensor_v2, tensor, 0, *nested, False, {})
     pickler.dump({"weight": tensor})
     return buffer.getvalue()
 
@@ -144,6 +152,27 @@ def test_lying_shapes_are_refused(numel, offset, size, stride, tmp_path: Path, m
     data = state_dict(monkeypatch, numel, offset, size, stride)
     path = archive(tmp_path / "a.pth", data, s0=np.arange(6, dtype="<f4").tobytes())
     with pytest.raises(InputError, match="not a readable torch checkpoint"):
+        torch_file.read(path)
+
+
+def test_a_tensor_is_no_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that repeats one number, taken for a storage, would let another view leave it."""
+    data = state_dict(monkeypatch, 2, 0, (50,), (0,), nested=((50,), (1,)))
+    path = archive(tmp_path / "a.pth", data, s0=np.ones(2, "<f4").tobytes())
+    with pytest.raises(InputError, match="not one of the file's"):
+        torch_file.read(path)
+
+
+def test_legacy_file_without_its_numbers_is_refused(tmp_path: Path) -> None:
+    whole = (GOLDENS / "tiny_legacy.pth").read_bytes()
+    parts, stream = [], io.BytesIO(whole)
+    for _ in range(4):
+        start = stream.tell()
+        list(pickletools.genops(stream))
+        parts.append(whole[start : stream.tell()])
+    path = tmp_path / "empty.pth"
+    path.write_bytes(b"".join(parts) + pickle.dumps([], 2))
+    with pytest.raises(InputError, match="not that of the tensors"):
         torch_file.read(path)
 
 

@@ -8,7 +8,6 @@ CC BY-NC-SA 4.0.)
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def load() -> Dataset:
     """The one category, `solar_cells`."""
     folder = root()
     with (folder / "labels.csv").open() as lines:
-        rows = [line[0].split() for line in csv.reader(lines) if line]
+        rows = [line.split() for line in lines if line.strip()]
     good = [folder / path for path, probability, _ in rows if float(probability) == 0]
     bad = [folder / path for path, probability, _ in rows if float(probability) == 1]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(good))
@@ -45,5 +44,5 @@ def load() -> Dataset:
         train=Files(folder, train),
         test=Files(folder, test),
         has_masks=False,
-        fingerprint=fingerprint(folder, train + test),
+        fingerprint=fingerprint(folder, train, test),
     )

@@ -5,7 +5,8 @@
     ROOT/test/DEFECT/NAME.png
     ROOT/ground_truth/DEFECT/NAME_mask.png     (or NAME.png; optional in a plain folder)
 
-Any image format of `SUFFIXES`; every other file is ignored.
+Any image format of `SUFFIXES`, for masks a lossless one; every other file is ignored. `good` may be
+called `ok` (as in BTAD).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from PIL import Image
 from pfm_jax.types import Dataset, Example, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+GOOD = ("good", "ok")
+ORIENTATION = 0x0112
 
 
 class Entry(NamedTuple):
@@ -74,7 +78,7 @@ def categories(root: Path) -> list[str]:
     """The categories below `root`, sorted. Raises InputError if there is none."""
     if not root.is_dir():
         raise InputError(f"data_dir={root}: no such folder")
-    found = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
+    found = sorted({path.parent.parent.name for g in GOOD for path in root.glob(f"*/train/{g}")})
     if not found:
         raise InputError(f"data_dir={root}: no category below it (a folder with train/good)")
     return found
@@ -88,16 +92,17 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
             (with `masks_required`, any) have no mask, a file that is no image, a mask of another
             size than its image.
     """
-    train = [Entry(path, None, 0, "good") for path in images_in(root / "train" / "good")]
+    folders = [root / "train" / name for name in GOOD]
+    train = [Entry(path, None, 0, "good") for folder in folders for path in images_in(folder)]
     if not train:
         raise InputError(f"{root / 'train' / 'good'}: no images to learn from")
     folders = sorted(path for path in (root / "test").glob("*") if path.is_dir())
     test: list[Entry] = []
     for folder in folders:
         for path in images_in(folder):
-            good = folder.name == "good"
+            good = folder.name in GOOD
             mask = None if good else _mask_of(root, folder.name, path)
-            test.append(Entry(path, mask, int(not good), folder.name))
+            test.append(Entry(path, mask, int(not good), "good" if good else folder.name))
     for label, kind in enumerate(("good", "anomalous")):
         if not any(entry.label == label for entry in test):
             raise InputError(f"{root / 'test'}: no {kind} images, nothing can be measured")
@@ -121,8 +126,11 @@ def _check_header(entry: Entry) -> None:
             try:
                 with Image.open(path) as image:
                     sizes.append(image.size)
+                    turned = image.getexif().get(ORIENTATION, 1) != 1
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise InputError(f"{path}: not a readable image ({error})") from error
+            if entry.mask and turned:
+                raise InputError(f"{path}: EXIF says it is to be turned; turn its pixels instead")
     if len(set(sizes)) > 1:
         raise InputError(
             f"{entry.image} is {sizes[0]} pixels wide and high, its mask {sizes[1]}; "
@@ -132,16 +140,20 @@ def _check_header(entry: Entry) -> None:
 
 def _mask_of(root: Path, defect: str, image: Path) -> Path | None:
     folder = root / "ground_truth" / defect
-    names = (f"{image.stem}{end}{suffix}" for end in ("_mask", "") for suffix in sorted(SUFFIXES))
+    names = (f"{image.stem}{end}{suffix}" for end in ("_mask", "") for suffix in MASK_SUFFIXES)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def fingerprint(root: Path, entries: Sequence[Entry]) -> str:
-    """sha256 (hex) of the relative path and content of every image and mask."""
+def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> str:
+    """sha256 (hex) of split, label, relative path and content of every image and mask."""
     digest = hashlib.sha256()
-    for path in sorted(path for entry in entries for path in entry[:2] if path):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(_read(path)).digest())
+    for split, entries in (("train", train), ("test", test)):
+        for entry in entries:
+            for path in (entry.image, entry.mask):
+                if path:
+                    name = path.relative_to(root).as_posix()
+                    digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
+                    digest.update(hashlib.sha256(_read(path)).digest())
     return digest.hexdigest()
 
 
@@ -153,5 +165,5 @@ def load(root: Path) -> Dataset:
         train=Files(root, train),
         test=Files(root, test),
         has_masks=has_masks,
-        fingerprint=fingerprint(root, train + test),
+        fingerprint=fingerprint(root, train, test),
     )

@@ -149,20 +149,25 @@ def unpack(archive: Path, cache: Path) -> Path:
         with (
             archive.open("rb") as file,
             tqdm.wrapattr(file, "read", stat.st_size, desc="unpack", disable=None) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as tar,
+            tarfile.open(fileobj=stream, mode="r:*") as tar,
         ):
             tar.extractall(part, filter="data")
-        os.replace(part, target)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"data_dir={archive}: not a readable archive ({error})") from error
+        raise InputError(f"data_dir={archive}: can't be unpacked ({error})") from error
+    try:
+        os.replace(part, target)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        if not target.is_dir():  # else another run has unpacked it meanwhile
+            raise
     return target
 
 
 def load(root: Path, cache: Path) -> Dataset:
     """The category whose folder is `root`, prepared in `cache`. Raises InputError."""
     train, test, _ = folder.scan(root, masks_required=True)
-    fingerprint = folder.fingerprint(root, train + test)
+    fingerprint = folder.fingerprint(root, train, test)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     place = cache / "tfds" / fingerprint[:16]
