@@ -37,7 +37,7 @@ def test_help(name: str) -> None:
         ((RECIPE, "--category=a", "--workdir=W"), "data_dir is not set"),
         (
             (RECIPE, "--category=a", "--workdir=W", "--data_dir=nowhere"),
-            "data_dir=nowhere: no such",
+            "nowhere: no such folder",
         ),
         ((RECIPE, "--category=a", "--workdir=W", "--config.train.stepz=3"), "stepz"),
         ((RECIPE, "--category=a", "--workdir=W", "--config.train.steps=few"), "few"),
