@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pfm_jax import mapping, sampling
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import Config, MappingConfig, TrainConfig
-from pfm_jax.types import Batch, FeaturePair, Params
+from pfm_jax.types import Batch, FeaturePair, InputError, Params
 
 SCAN_STEPS = 25
 """The most steps between two looks at the losses; they are one scan."""
@@ -167,6 +167,9 @@ def fit(
 
     Returns:
         The state at the last step and level -> loss of every step done `[steps]`.
+
+    Raises:
+        InputError: a loss that is not finite; the state that has it is not saved.
     """
     total, done = num_steps(config.train, cache.num_images), int(state.step)
     recipe, every = Recipe(config.mapping, config.train), config.train.checkpoint_every
@@ -178,6 +181,9 @@ def fit(
             steps = min(length, total - done)
             state, losses = _advance(state, cache, recipe, steps)
             history.append(jax.device_get(losses))
+            if bad := [k for k, values in history[-1].items() if not np.isfinite(values).all()]:
+                wrong = ", ".join(bad)
+                raise InputError(f"the loss at {wrong} is not finite: lower train.learning_rate")
             done += steps
             if done == total or done % every < steps:
                 save(state)

@@ -70,7 +70,7 @@ def state() -> train.TrainState:
     return train.TrainState(fresh.step, {LEVEL: params}, {LEVEL: stats}, fresh.opt_state, fresh.key)
 
 
-def close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -> None:
+def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -> None:
     """To `tolerance` of the largest value."""
     golden = from_torch(golden)
     np.testing.assert_allclose(ours, golden, rtol=0, atol=tolerance * max(abs(golden).max(), 1e-12))
@@ -85,7 +85,7 @@ def predictions(state: train.TrainState, batch: Batch) -> dict[str, jax.Array]:
 
 def test_outputs(state: train.TrainState) -> None:
     for direction, rows in predictions(state, batch_of(SEED)).items():
-        close(rows, GOLDEN[f"train/{direction}"].reshape(rows.shape))
+        assert_close(rows, GOLDEN[f"train/{direction}"].reshape(rows.shape))
 
 
 @pytest.mark.parametrize("case", ["normalized", "unnormalized"])
@@ -99,7 +99,7 @@ def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
         )
     )
     loss, grads = gradient(state.params)
-    close(loss, GOLDEN[f"{case}/loss"])
+    assert_close(loss, GOLDEN[f"{case}/loss"])
     flat = traverse_util.flatten_dict(grads[LEVEL])
     golden = {key for key in GOLDEN.files if key.startswith(f"{case}/gradients/")}
     assert {f"{case}/gradients/{torch_name(path)}" for path in flat} == golden
@@ -109,7 +109,7 @@ def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
         if before_batch_norm(path):
             assert abs(ours).max() < 1e-5 * largest
         else:
-            close(ours, theirs)
+            assert_close(ours, theirs)
 
 
 def test_five_steps_of_adam(state: train.TrainState) -> None:
@@ -117,7 +117,7 @@ def test_five_steps_of_adam(state: train.TrainState) -> None:
     step = jax.jit(lambda s, b: train.train_step(s, b, MAPPING, update))
     for index in range(5):
         state, losses = step(state, batch_of(SEED + index))
-        close(losses[LEVEL], GOLDEN["trained/losses"][index])
+        assert_close(losses[LEVEL], GOLDEN["trained/losses"][index])
     flat = traverse_util.flatten_dict(state.params[LEVEL])
     flat |= traverse_util.flatten_dict(state.batch_stats[LEVEL])
     for path, ours in flat.items():
@@ -126,18 +126,18 @@ def test_five_steps_of_adam(state: train.TrainState) -> None:
             # Adam makes steps of full length of the rounding that is the gradient here.
             np.testing.assert_allclose(ours, GOLDEN[f"trained/{name}"], rtol=0, atol=5 * 2 * 3e-4)
         else:
-            close(ours, GOLDEN[f"trained/{name}"], 1e-4)
+            assert_close(ours, GOLDEN[f"trained/{name}"], 1e-4)
     features = batch_of(SEED + 5).features
     heads = mapping.make_heads(MAPPING, features)
     maps = mapping.anomaly_maps(heads, state.params, state.batch_stats, features, MAPPING)
-    close(maps[LEVEL].reshape(GRID), GOLDEN["trained/anomaly_map"], 1e-4)
+    assert_close(maps[LEVEL].reshape(GRID), GOLDEN["trained/anomaly_map"], 1e-4)
 
 
 def test_anomaly_map_of_untrained_heads(state: train.TrainState) -> None:
     grid = jax.tree.map(lambda rows: rows.reshape(*GRID, -1), batch_of(SEED + 5).features)
     heads = mapping.make_heads(MAPPING, grid)
     maps = mapping.anomaly_maps(heads, state.params, state.batch_stats, grid, MAPPING)
-    close(maps[LEVEL], GOLDEN["initial/anomaly_map"])
+    assert_close(maps[LEVEL], GOLDEN["initial/anomaly_map"])
 
 
 def test_padding_changes_nothing(state: train.TrainState) -> None:
@@ -149,9 +149,9 @@ def test_padding_changes_nothing(state: train.TrainState) -> None:
     update = train.optimizer(TRAIN, 5, state.params)
     step = jax.jit(lambda s, b: train.train_step(s, b, MAPPING, update))
     one, other = step(state, batch), step(state, padded)
-    close(other[1][LEVEL], np.asarray(one[1][LEVEL]))
+    assert_close(other[1][LEVEL], np.asarray(one[1][LEVEL]))
     jax.tree.map(
-        lambda a, b: close(b, np.asarray(a), 1e-4), one[0].batch_stats, other[0].batch_stats
+        lambda a, b: assert_close(b, np.asarray(a), 1e-4), one[0].batch_stats, other[0].batch_stats
     )
 
 
@@ -171,7 +171,7 @@ def test_pfm_is_one_direction_alone(direction: str) -> None:
     rows = heads[LEVEL].apply({"params": params[LEVEL], "batch_stats": stats[LEVEL]}, inputs)
     unit = rows[direction] / jnp.linalg.norm(rows[direction], axis=-1, keepdims=True)
     # Unit vectors at a squared distance of 2 - 2 cos.
-    close(maps, np.asarray(2 - 2 * jnp.sum(unit * targets[direction], -1)), 1e-4)
+    assert_close(maps, np.asarray(2 - 2 * jnp.sum(unit * targets[direction], -1)), 1e-4)
 
 
 def test_layer_widths_are_those_of_table_1() -> None:

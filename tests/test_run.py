@@ -102,6 +102,7 @@ def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -
     config.train.learning_rate = dict.fromkeys(LEVELS, 1e38)
     with pytest.raises(InputError, match=r"not finite: lower train\.learning_rate"):
         train_categories(config, sources, "grid", tmp_path / "diverged")
+    assert not list((tmp_path / "diverged" / "grid" / "checkpoints").glob("[0-9]*"))
     root = make_category(tmp_path / "data" / "grid")
     for mask in (root / "ground_truth" / "hole").iterdir():
         Image.new("L", (64, 64)).save(mask)
