@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pfm_jax.backbones.convolution import convolution
 from pfm_jax.types import FeaturePyramid
 
 BATCH_NORM_EPS = 1e-3
@@ -45,6 +46,11 @@ STAGES = {
     "efficientnet_lite1": stages((16, 24, 40, 80, 112), (1, 3, 3, 4, 4)),
     "efficientnet_lite2": stages((16, 24, 48, 88, 120), (1, 3, 3, 4, 4)),
 }
+
+
+def pointwise(features: int, name: str) -> nn.Conv:
+    """A 1x1 convolution."""
+    return nn.Conv(features, (1, 1), name=name, conv_general_dilated=convolution)
 
 
 class DepthwiseConv(nn.Module):
@@ -85,9 +91,9 @@ class MBConv(nn.Module):
         """[B, H, W, C] -> [B, H/stride, W/stride, stage.features]."""
         y = x
         if self.stage.expand > 1:
-            y = nn.relu6(nn.Conv(self.stage.expand * x.shape[-1], (1, 1), name="expand")(y))
+            y = nn.relu6(pointwise(self.stage.expand * x.shape[-1], "expand")(y))
         y = nn.relu6(DepthwiseConv(self.stage.kernel, self.stride, name="depthwise")(y))
-        y = nn.Conv(self.stage.features, (1, 1), name="project")(y)
+        y = pointwise(self.stage.features, "project")(y)
         return x + y if x.shape == y.shape else y
 
 

@@ -11,6 +11,7 @@ import re
 import flax.linen as nn
 from jax import Array
 
+from pfm_jax.backbones.convolution import convolution
 from pfm_jax.types import FeaturePyramid
 
 DEPTHS = {
@@ -25,7 +26,8 @@ UNUSED = re.compile(r"(layer4|fc)\.")
 
 def conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
     """A convolution padded as torch pads: explicitly, and the same on both sides."""
-    return nn.Conv(features, (kernel, kernel), stride, kernel // 2, name=name)
+    size = (kernel, kernel)
+    return nn.Conv(features, size, stride, kernel // 2, name=name, conv_general_dilated=convolution)
 
 
 class Basic(nn.Module):
