@@ -118,3 +118,16 @@ def test_what_can_not_be_measured_is_said(scores: list, labels: list, message: s
     for metric in (metrics.image_auroc, metrics.image_ap):
         with pytest.raises(ValueError, match=message):
             metric(np.array(scores), np.array(labels))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_from_one_sort(dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    masks = rng.random((4, 20, 30)) < 0.2
+    maps = np.round(rng.random((4, 20, 30)) + 0.3 * masks - 0.5, 2).astype(dtype)
+    maps[0, 0], maps[0, 1] = 0.0, -0.0  # are equal
+    both = metrics.pixel_metrics(maps, masks)
+    assert both == (metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks))
+    assert both[0] == pytest.approx(
+        sklearn.metrics.roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12
+    )
