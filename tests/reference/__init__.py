@@ -1,0 +1,1 @@
+"""PFM in PyTorch, plain and honest: what parity is tested against and speed is measured beside."""
