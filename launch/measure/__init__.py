@@ -1,0 +1,1 @@
+"""What `launch.benchmark` measures, and how: a median of turns, each implementation in turn."""
