@@ -14,19 +14,24 @@ from ml_collections import config_flags
 from launch import cli
 from pfm_jax import report
 from pfm_jax.run import Sources, train_categories
+from pfm_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The recipe, a file of configs/.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of the categories, or an archive.")
 CATEGORY = flags.DEFINE_string("category", None, "A category, or 'all'.", required=True)
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "A folder of pretrained weights.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where runs are kept.", required=True)
+SEEDS = flags.DEFINE_list("seeds", [], "Several at once, as 0,1,2; each gets WORKDIR/seed_N.")
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
     config, workdir = cli.recipe(CONFIG), Path(WORKDIR.value)
-    results = train_categories(config, sources, CATEGORY.value, workdir)
+    if wrong := [seed for seed in SEEDS.value if not seed.isdecimal()]:
+        raise InputError(f"seeds: {wrong[0]!r} is not a whole number; write them as 0,1,2")
+    seeds = [int(seed) for seed in SEEDS.value]
+    results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
     print(report.table(results))
 
 

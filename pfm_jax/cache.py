@@ -35,18 +35,20 @@ log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """The features of a training set.
+    """The features of one training set, or of several of as many images each.
 
     Attributes:
-        rows: float16 `[N * h * w, C]` per level, image after image, row-major. JAX arrays if
+        rows: float16 `[D * N * h * w, C]` per level, image after image, row-major. JAX arrays if
             `place` is `"device"`, NumPy arrays if it is `"host"` or `"disk"` (memory-mapped).
-        num_images: N.
+        num_images: N, of each data set.
         place: where the rows are.
+        num_datasets: D.
     """
 
     rows: FeaturePair
     num_images: int = dataclasses.field(metadata={"static": True})
     place: str = dataclasses.field(metadata={"static": True})
+    num_datasets: int = dataclasses.field(default=1, metadata={"static": True})
 
 
 def free_host_memory() -> int:
@@ -57,11 +59,15 @@ def free_host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
+def free_device_memory() -> int:
+    """Bytes that the first device could give now; on a CPU that is the host's memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", free_host_memory()) - stats.get("bytes_in_use", 0)
+
+
 def choose_place(nbytes: int) -> str:
     """`"device"`, `"host"` or `"disk"`: the first with room for `nbytes`."""
-    stats = jax.devices()[0].memory_stats() or {}
-    device = stats.get("bytes_limit", free_host_memory()) - stats.get("bytes_in_use", 0)
-    if nbytes <= SHARE * device:
+    if nbytes <= SHARE * free_device_memory():
         return "device"
     return "host" if nbytes <= SHARE * free_host_memory() else "disk"
 
@@ -99,31 +105,44 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
 EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
 
 
+def tree_bytes(tree: Any) -> int:
+    """Of arrays, or of the shapes of arrays that are not there yet."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def cache_shapes(
+    networks: Networks, num_images: int, size: int, levels: tuple[str, ...]
+) -> FeaturePair:
+    """The shapes of the rows of a cache of so many images."""
+    return jax.tree.map(
+        lambda grid: jax.ShapeDtypeStruct(
+            (num_images * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
+        ),
+        feature_shapes(networks, size, levels),
+    )
+
+
 def build_cache(
     networks: Networks,
     examples: Sequence[Example],
     size: int,
     levels: tuple[str, ...],
     place: str | None = None,
+    num_datasets: int = 1,
 ) -> FeatureCache:
     """Extracts the features of every image once.
 
     Args:
         networks: the frozen networks.
-        examples: the training images.
+        examples: the training images, of one data set after the other.
         size: of the side of the square that they are resized to, in pixels.
         levels: which to keep.
         place: see `FeatureCache`; chosen by size if None.
+        num_datasets: how many data sets the examples are, all of the same number.
     """
-    grids = feature_shapes(networks, size, levels)
-    positions = {level: math.prod(grid.shape[1:3]) for level, grid in grids.source.items()}
-    shapes = jax.tree.map(
-        lambda grid: jax.ShapeDtypeStruct(
-            (len(examples) * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
-        ),
-        grids,
-    )
-    nbytes = sum(math.prod(s.shape) * s.dtype.itemsize for s in jax.tree.leaves(shapes))
+    shapes = cache_shapes(networks, len(examples), size, levels)
+    positions = {k: rows.shape[0] // len(examples) for k, rows in shapes.source.items()}
+    nbytes = tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
@@ -133,4 +152,5 @@ def build_cache(
         new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
         rows = store(rows, new, {level: done * n for level, n in positions.items()})
         done += count
-    return FeatureCache(jax.block_until_ready(rows), len(examples), place)
+    images_each = len(examples) // num_datasets
+    return FeatureCache(jax.block_until_ready(rows), images_each, place, num_datasets)

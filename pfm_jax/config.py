@@ -13,7 +13,8 @@ from pfm_jax.types import LEVELS, InputError
 
 DIRECTIONS = ("forward", "backward")
 SAMPLINGS = ("positions", "images")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "linear")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def _by_value(config: object) -> int:
@@ -76,24 +77,46 @@ class TrainConfig:
         steps: steps in all, for `"positions"`.
         epochs: passes over the images, for `"images"`.
         learning_rate: level -> peak rate of Adam.
-        schedule: `"constant"` or `"cosine"` (down to zero at the last step).
+        warmup: the part of all steps in which the rate rises from zero to its peak.
+        schedule: after that: `"constant"`, or down to zero at the last step, `"cosine"` or
+            `"linear"`.
+        beta2: Adam's memory of squared gradients.
         weight_decay: L2 added to the gradient, as torch's Adam does it.
-        checkpoint_every: steps between checkpoints.
+        precision: of the operands of the heads' products, `"float32"`, `"bfloat16"`, or `"auto"`:
+            bfloat16 where the device has units for it. All else is float32.
     """
 
     sampling: str = "positions"
     positions: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"conv2_x": 512, "conv3_x": 512, "conv4_x": 512}
+        default_factory=lambda: {"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256}
     )
     batch_size: int = 8
-    steps: int = 1500
+    steps: int = 1000
     epochs: int = 200
     learning_rate: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"conv2_x": 3e-3, "conv3_x": 1e-3, "conv4_x": 1e-3}
+        default_factory=lambda: {"conv2_x": 1e-2, "conv3_x": 5e-3, "conv4_x": 4e-3}
     )
-    schedule: str = "cosine"
+    warmup: float = 0.2
+    schedule: str = "linear"
+    beta2: float = 0.99
     weight_decay: float = 0.0
+    precision: str = "auto"
     checkpoint_every: int = 250
+
+    __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class ScoringConfig:
+    """How images are scored.
+
+    Attributes:
+        precision: `"float32"`; `"bfloat16"` for the weights and activations of networks and heads;
+            or `"auto"`: networks in float32, products of the heads in bfloat16 where the device
+            has units for it. That moved no score of MVTec AD's screw by more than 0.15%.
+    """
+
+    precision: str = "auto"
 
     __hash__ = _by_value
 
@@ -108,6 +131,7 @@ class Config:
     networks: NetworksConfig = dataclasses.field(default_factory=NetworksConfig)
     mapping: MappingConfig = dataclasses.field(default_factory=MappingConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
 
     __hash__ = _by_value
 
@@ -133,6 +157,9 @@ def validate(config: Config) -> None:
     )
     check(train.sampling in SAMPLINGS, "train.sampling", train.sampling, f"one of {SAMPLINGS}")
     check(train.schedule in SCHEDULES, "train.schedule", train.schedule, f"one of {SCHEDULES}")
+    for field, part in (("train", train), ("scoring", config.scoring)):
+        one_of = f"one of {PRECISIONS}"
+        check(part.precision in PRECISIONS, f"{field}.precision", part.precision, one_of)
     for field in ("batch_size", "steps", "epochs", "checkpoint_every"):
         check(getattr(train, field) > 0, f"train.{field}", getattr(train, field), "positive")
     for field in ("latent", "positions", "learning_rate"):
@@ -141,6 +168,8 @@ def validate(config: Config) -> None:
         check(set(mapping.latent) <= set(per_level), place, per_level, "given for every level")
         finite = all(0 < v < math.inf for v in per_level.values())
         check(finite, place, per_level, "positive and finite")
+    check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
+    check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
     check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
 
 
@@ -154,4 +183,5 @@ def from_dict(values: dict[str, Any]) -> Config:
         networks=NetworksConfig(**values["networks"]),
         mapping=MappingConfig(**mapping),
         train=TrainConfig(**values["train"]),
+        scoring=ScoringConfig(**values["scoring"]),
     )

@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from pfm_jax import files, metrics, report, scoring
+from pfm_jax import files, mapping, metrics, report, scoring
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.config import Config
 from pfm_jax.datasets import images as image_files
 from pfm_jax.features import Networks
+from pfm_jax.mapping import FoldedHeads
 from pfm_jax.train import TrainState
 from pfm_jax.types import Dataset, Metrics
 
@@ -51,7 +53,8 @@ def evaluate(
     config = provenance.config
     size = config.data.image_size
     with timed(seconds, "evaluate"):
-        maps, scores, labels, paths = _score(state, dataset, networks, config)
+        heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+        maps, scores, labels, paths = _score(heads, dataset, networks, config)
         masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
         measured = {
             level: _measure(maps.get(level), scores[level], labels, masks)
@@ -75,25 +78,20 @@ def evaluate(
     rows = zip(paths, (f"{score:.8g}" for score in scores["fused"]), labels, strict=True)
     csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
     files.write(folder / "scores.csv", table.getvalue().encode())
-    shown = _heatmaps(state, provenance, dataset, networks, scores["fused"])
+    shown = _heatmaps(heads, provenance, dataset, networks, scores["fused"])
     files.write(folder / "heatmaps.png", shown)
     return results
 
 
 def _score(
-    state: TrainState, dataset: Dataset, networks: Networks, config: Config
+    heads: FoldedHeads, dataset: Dataset, networks: Networks, config: Config
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, list[str]]:
     """Maps `[N, H, W]` (only where there are masks) and image scores `[N]`, by level and fused."""
-    size = config.data.image_size
     names = ("fused", *config.mapping.latent)
-    maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for images, count in image_files.batches(dataset.test, size, what="scoring"):
-        found = scoring.score_images(
-            networks, state.params, state.batch_stats, images, config.mapping
-        )
-        for name, values in {"fused": found.fused, **found.levels}.items():
-            host = np.asarray(values)[:count]
+    maps: dict[str, list[Any]] = {name: [] for name in names}
+    scores: dict[str, list[Any]] = {name: [] for name in names}
+    for _, found in scoring.score_examples(networks, heads, dataset.test, config, "scoring"):
+        for name, host in {"fused": found.fused, **found.levels}.items():
             scores[name].append(host.max((1, 2)))
             if dataset.has_masks:
                 maps[name].append(host)
@@ -108,7 +106,7 @@ def _measure(
 ) -> Metrics:
     pixel_auroc = pro_auc = None
     if maps is not None and masks is not None:
-        pixel_auroc, pro_auc = metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks)
+        pixel_auroc, pro_auc = metrics.pixel_metrics(maps, masks)
     return Metrics(
         image_auroc=metrics.image_auroc(scores, labels),
         image_ap=metrics.image_ap(scores, labels),
@@ -118,7 +116,7 @@ def _measure(
 
 
 def _heatmaps(
-    state: TrainState,
+    heads: FoldedHeads,
     provenance: Provenance,
     dataset: Dataset,
     networks: Networks,
@@ -128,13 +126,11 @@ def _heatmaps(
     order = np.argsort(-scores, kind="stable")
     least = order[max(SHOWN, len(order) - SHOWN // 3) :]
     chosen = [dataset.test[int(index)] for index in (*order[:SHOWN], *least)]
-    size, mapping = provenance.config.data.image_size, provenance.config.mapping
+    size = provenance.config.data.image_size
     panels: list[report.Panel] = []
-    for images, count in image_files.batches(chosen, size):
-        found = scoring.score_images(networks, state.params, state.batch_stats, images, mapping)
-        for example, image, anomaly_map in zip(
-            chosen[len(panels) :], images[:count], np.asarray(found.fused), strict=False
-        ):
+    for images, found in scoring.score_examples(networks, heads, chosen, provenance.config):
+        for image, anomaly_map in zip(images, found.fused, strict=True):
+            example = chosen[len(panels)]
             mask = image_files.decode_mask(example, size) if dataset.has_masks else None
             title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
             panels.append(report.Panel(title, image, mask, anomaly_map))

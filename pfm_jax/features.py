@@ -37,18 +37,27 @@ def l2_normalize(x: Array) -> Array:
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 
 
-def feature_pyramid(backbone: Backbone, params: Params, images: Array) -> FeaturePyramid:
+def feature_pyramid(
+    backbone: Backbone, params: Params, images: Array, precision: str
+) -> FeaturePyramid:
     """uint8 RGB `[B, H, W, 3]` -> level -> unit vectors `[B, h, w, C]` (eq. 4 and below eq. 6)."""
     mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
     scaled = (images / 255.0 - mean) / std
-    return jax.tree.map(l2_normalize, backbone.module.apply(params, scaled))
+    rounded = jax.tree.map(lambda array: array.astype(precision), (params, scaled))
+    pyramid: FeaturePyramid = backbone.module.apply(*rounded)  # type: ignore[assignment]
+    return {level: l2_normalize(f.astype(jnp.float32)) for level, f in pyramid.items()}
 
 
-@functools.partial(jax.jit, static_argnames="levels")
-def extract(networks: Networks, images: Array, levels: tuple[str, ...]) -> FeaturePair:
-    """Both pyramids `[B, h, w, C]` of uint8 images `[B, H, W, 3]`, float32."""
-    source = feature_pyramid(networks.source_backbone, networks.source, images)
-    target = feature_pyramid(networks.target_backbone, networks.target, images)
+@functools.partial(jax.jit, static_argnames=("levels", "precision"))
+def extract(
+    networks: Networks, images: Array, levels: tuple[str, ...], precision: str = "float32"
+) -> FeaturePair:
+    """Both pyramids `[B, h, w, C]` of uint8 images `[B, H, W, 3]`, float32.
+
+    `precision` is that of the networks' weights and activations.
+    """
+    source = feature_pyramid(networks.source_backbone, networks.source, images, precision)
+    target = feature_pyramid(networks.target_backbone, networks.target, images, precision)
     return FeaturePair({k: source[k] for k in levels}, {k: target[k] for k in levels})
 
 

@@ -6,75 +6,19 @@ one direction, B-PFM both, MB-PFM both at three levels: the same code with anoth
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from pfm_jax.config import MappingConfig
 from pfm_jax.features import l2_normalize
+from pfm_jax.layers import EPS, Layers, Linear, exact, product
 from pfm_jax.types import Batch, FeaturePair, Params
 
-MOMENTUM = 0.1
-EPS = 1e-5
-
-
-def exact(mask: Array, x: Array) -> Array:
-    """The sum over rows `[P, ...]` that count, in float32 also where products are rounded."""
-    return jnp.dot(mask, x, precision="highest")
-
-
-def linear(inputs: int, features: int, name: str | None = None) -> nn.Dense:
-    """A 1x1 convolution, initialised as torch's Conv2d: all uniform within 1/sqrt(inputs)."""
-
-    def bias_init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -(inputs**-0.5), inputs**-0.5)
-
-    kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    return nn.Dense(features, kernel_init=kernel_init, bias_init=bias_init, name=name)
-
-
-class BatchNorm(nn.Module):
-    """torch's BatchNorm over rows; `nn.BatchNorm` keeps the biased variance, torch the unbiased."""
-
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[..., C] -> [..., C]; of `[P, C]` with a mask `[P]`: in training mode."""
-        features = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features)
-        mean, var = running_mean.value, running_var.value
-        if mask is not None:
-            count = mask.sum()
-            mean = exact(mask, x) / count
-            var = exact(mask, jnp.square(x - mean[None])) / count
-            if not self.is_initializing():
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value += MOMENTUM * (mean - running_mean.value)
-                running_var.value += MOMENTUM * (unbiased - running_var.value)
-        gain = scale / jnp.sqrt(var + EPS)
-        shape = (1,) * (x.ndim - 1) + features
-        return x * gain.reshape(shape) + (bias - mean * gain).reshape(shape)
-
-
-class Layers(nn.Module):
-    """Linear layers, each but an unnormalised last one followed by BatchNorm and ReLU."""
-
-    widths: tuple[int, ...]
-    last_is_linear: bool
-
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[..., C] -> [..., widths[-1]]; see `BatchNorm` for the mask."""
-        for index, width in enumerate(self.widths):
-            x = linear(x.shape[-1], width, name=f"linear_{index}")(x)
-            if not (self.last_is_linear and index == len(self.widths) - 1):
-                x = nn.relu(BatchNorm(name=f"norm_{index}")(x, mask))
-        return x
+FoldedHeads = dict[str, dict[str, list[tuple[Array, Array]]]]
+"""Level -> direction -> kernel `[C, C']` and bias `[C']` of each layer, all but the last + ReLU."""
 
 
 class MappingHeads(nn.Module):
@@ -83,21 +27,23 @@ class MappingHeads(nn.Module):
     Attributes:
         channels: direction -> (channels that come in, channels to be predicted).
         latent: c of Table II.
+        dtype: of the operands of the products.
     """
 
     channels: dict[str, tuple[int, int]]
     latent: int
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Names the parts; `shared` is the SMU."""
         c = self.latent
         self.encoders = {
-            direction: Layers((into // 2 + c, 2 * c), last_is_linear=False)
+            direction: Layers((into // 2 + c, 2 * c), False, self.dtype)
             for direction, (into, _) in self.channels.items()
         }
-        self.shared = linear(2 * c, c)
+        self.shared = Linear(c, self.dtype)
         self.decoders = {
-            direction: Layers((2 * c, out // 2 + c, out), last_is_linear=True)
+            direction: Layers((2 * c, out // 2 + c, out), True, self.dtype)
             for direction, (_, out) in self.channels.items()
         }
 
@@ -120,13 +66,18 @@ def inputs_and_targets(
     return {k: inputs[k] for k in directions}, {k: outputs[k] for k in directions}
 
 
-def make_heads(config: MappingConfig, features: FeaturePair) -> dict[str, MappingHeads]:
-    """Level -> heads, for features of these numbers of channels (arrays or shapes)."""
+def make_heads(
+    config: MappingConfig, features: FeaturePair, dtype: DTypeLike = jnp.float32
+) -> dict[str, MappingHeads]:
+    """Level -> heads, for features of these numbers of channels (arrays or shapes).
+
+    `dtype` is that of the operands of the products; parameters, sums and results are float32.
+    """
     heads = {}
     for level, latent in config.latent.items():
         inputs, outputs = inputs_and_targets(features, level, config.directions)
         channels = {k: (inputs[k].shape[-1], outputs[k].shape[-1]) for k in config.directions}
-        heads[level] = MappingHeads(channels, latent)
+        heads[level] = MappingHeads(channels, latent, dtype)
     return heads
 
 
@@ -177,19 +128,59 @@ def loss(
     return sum(losses.values(), jnp.float32(0)), (losses, new_stats)
 
 
+def fold(params: Params, batch_stats: Params) -> FoldedHeads:
+    """Trained heads for inference: BatchNorm goes into the layer before it, and the SMU into the
+    layer after it, with which it shares no activation. (Their product has as many entries as the
+    two, so that saves a pass over memory, no arithmetic.)
+    """
+    folded: FoldedHeads = {level: {} for level in params}
+    for level, tree in params.items():
+        for name in [k for k in tree if k.startswith("encoders_")]:
+            direction = name.removeprefix("encoders_")
+            both = ("encoders_" + direction, "decoders_" + direction)
+            encoder, decoder = (_fold_layers(tree[k], batch_stats[level][k]) for k in both)
+            shared, first = tree["shared"], decoder[0]
+            kernel = jnp.dot(shared["kernel"], first[0], precision="highest")
+            bias = jnp.dot(shared["bias"], first[0], precision="highest") + first[1]
+            folded[level][direction] = [*encoder, (kernel, bias), *decoder[1:]]
+    return folded
+
+
+def _fold_layers(params: Params, batch_stats: Params) -> list[tuple[Array, Array]]:
+    layers = []
+    for index in range(sum(name.startswith("linear_") for name in params)):
+        linear, norm = params[f"linear_{index}"], params.get(f"norm_{index}")
+        kernel, bias = linear["kernel"], linear["bias"]
+        if norm is not None:
+            stats = batch_stats[f"norm_{index}"]
+            gain = norm["scale"] / jnp.sqrt(stats["var"] + EPS)
+            kernel = kernel * gain[None]
+            bias = (bias - stats["mean"]) * gain + norm["bias"]
+        layers.append((kernel, bias))
+    return layers
+
+
+def predict(layers: list[tuple[Array, Array]], x: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    """One direction of `fold`ed heads: `[..., C]` -> `[..., C']`, products of `dtype`."""
+    rows = x.reshape(-1, x.shape[-1])
+    for index, (kernel, bias) in enumerate(layers):
+        rows = product(rows, kernel, dtype) + bias[None]
+        if index < len(layers) - 1:
+            rows = jnp.maximum(rows, 0)
+    return rows.reshape(*x.shape[:-1], -1)
+
+
 def anomaly_maps(
-    heads: dict[str, MappingHeads],
-    params: Params,
-    batch_stats: Params,
+    folded: FoldedHeads,
     features: FeaturePair,
     config: MappingConfig,
+    dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Array]:
     """Level -> anomaly map `[B, h, w]` of features `[B, h, w, C]` (eq. 14; eq. 8 for PFM)."""
     maps = {}
-    for level, head in heads.items():
+    for level, heads in folded.items():
         inputs, targets = inputs_and_targets(features, level, config.directions)
-        variables = {"params": params[level], "batch_stats": batch_stats[level]}
-        predictions: Any = head.apply(variables, inputs)
+        predictions = {k: predict(heads[k], inputs[k], dtype) for k in config.directions}
         distances = residuals(predictions, targets, config)
         maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
     return maps

@@ -11,23 +11,25 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import TrainConfig
 from pfm_jax.types import Batch, FeaturePair
 
 Sizes = tuple[tuple[str, int], ...]
-"""Each level and its number of rows, sorted."""
+"""Each level and the rows that a data set has there, sorted."""
 
 
 def sizes(cache: FeatureCache) -> Sizes:
-    """How many rows each level of a cache has."""
-    return tuple(sorted((level, rows.shape[0]) for level, rows in cache.rows.source.items()))
+    """How many rows each data set of a cache has at each level."""
+    return tuple(
+        sorted((k, rows.shape[0] // cache.num_datasets) for k, rows in cache.rows.source.items())
+    )
 
 
 def draw(
-    key: Array, step: Array, sizes: Sizes, num_images: int, config: TrainConfig
+    key: Array, step: Array, dataset: Array, sizes: Sizes, num_images: int, config: TrainConfig
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The rows `[P]` of each level that a step sees, and their masks `[P]`.
 
@@ -37,7 +39,8 @@ def draw(
     Args:
         key: is folded with what the draw depends on.
         step: the step's number.
-        sizes: of the caches.
+        dataset: which one of the cache's.
+        sizes: of each of them.
         num_images: that the rows belong to.
         config: what to draw.
     """
@@ -47,6 +50,7 @@ def draw(
         for index, (level, size) in enumerate(sizes):
             shape = (config.positions[level],)
             rows[level] = jax.random.randint(jax.random.fold_in(key, index), shape, 0, size)
+            rows[level] += dataset * size
             masks[level] = jnp.ones(shape)
         return rows, masks
     batches = -(-num_images // config.batch_size)
@@ -56,6 +60,7 @@ def draw(
     for level, size in sizes:
         positions = size // num_images
         rows[level] = (images[:, None] * positions + jnp.arange(positions)[None]).reshape(-1)
+        rows[level] += dataset * size
         masks[level] = jnp.repeat(real, positions)
     return rows, masks
 
@@ -70,15 +75,44 @@ def pick(features: FeaturePair, rows: dict[str, Array]) -> FeaturePair:
 
 @functools.partial(jax.jit, static_argnames=("steps", "sizes", "num_images", "config"))
 def _draw_many(
-    key: Array, first: Array, steps: int, sizes: Sizes, num_images: int, config: TrainConfig
+    keys: Array,
+    first: Array,
+    datasets: Array,
+    steps: int,
+    sizes: Sizes,
+    num_images: int,
+    config: TrainConfig,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    def one(step: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        return draw(key, step, sizes, num_images, config)
+    def one_run(key: Array, dataset: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        return jax.vmap(lambda step: draw(key, step, dataset, sizes, num_images, config))(
+            first + jnp.arange(steps)
+        )
 
-    return lax.map(one, first + jnp.arange(steps))
+    return jax.vmap(one_run)(keys, datasets)
 
 
-def gather(cache: FeatureCache, key: Array, first: Array, steps: int, config: TrainConfig) -> Batch:
-    """What the `steps` steps from `first` on see of a cache on host or disk, `[steps, P, ...]`."""
-    rows, masks = _draw_many(key, first, steps, sizes(cache), cache.num_images, config)
+def gather(
+    cache: FeatureCache,
+    keys: Array,
+    first: Array,
+    datasets: Array,
+    steps: int,
+    config: TrainConfig,
+) -> Batch:
+    """What runs `[G]` see of a cache on host or disk from step `first` on, `[G, steps, P, ...]`."""
+    rows, masks = _draw_many(keys, first, datasets, steps, sizes(cache), cache.num_images, config)
     return Batch(pick(cache.rows, jax.tree.map(np.asarray, rows)), masks)
+
+
+def step_bytes(cache: FeatureCache, config: TrainConfig) -> int:
+    """What one step of one run sees of a cache."""
+    rows = {k: positions_a_step(size // cache.num_images, k, config) for k, size in sizes(cache)}
+    pairs = ((cache.rows.source[k], cache.rows.target[k], n) for k, n in rows.items())
+    return sum(n * (s.shape[-1] + t.shape[-1]) * s.dtype.itemsize for s, t, n in pairs)
+
+
+def positions_a_step(positions: int, level: str, config: TrainConfig) -> int:
+    """P of a level whose images have so many positions."""
+    if config.sampling == "positions":
+        return config.positions[level]
+    return config.batch_size * positions

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pfm_jax import mapping
-from pfm_jax.config import MappingConfig
+from pfm_jax.config import Config, MappingConfig
+from pfm_jax.datasets import images as image_files
 from pfm_jax.features import Networks, extract
-from pfm_jax.types import Params, ScoreMaps
+from pfm_jax.layers import operand_dtype
+from pfm_jax.mapping import FoldedHeads
+from pfm_jax.types import Example, ScoreMaps
 
 
 def upsample(maps: Array, height: int, width: int) -> Array:
@@ -31,12 +36,52 @@ def image_scores(maps: Array) -> Array:
     return maps.max((1, 2))
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "precision"))
 def score_images(
-    networks: Networks, params: Params, batch_stats: Params, images: Array, config: MappingConfig
+    networks: Networks,
+    heads: FoldedHeads,
+    images: Array,
+    config: MappingConfig,
+    precision: str = "float32",
 ) -> ScoreMaps:
-    """uint8 RGB `[B, H, W, 3]` -> anomaly maps and scores: the whole of inference."""
-    features = extract(networks, images, tuple(config.latent))
-    heads = mapping.make_heads(config, features)
-    levels = mapping.anomaly_maps(heads, params, batch_stats, features, config)
+    """uint8 RGB `[B, H, W, 3]` -> anomaly maps and scores: the whole of inference.
+
+    Args:
+        networks: the frozen networks.
+        heads: of `mapping.fold`.
+        images: see above.
+        config: of the heads.
+        precision: see `ScoringConfig`.
+    """
+    of_networks = "bfloat16" if precision == "bfloat16" else "float32"
+    features = extract(networks, images, tuple(config.latent), of_networks)
+    levels = mapping.anomaly_maps(heads, features, config, operand_dtype(precision))
     return fuse(levels, *images.shape[1:3])
+
+
+def score_examples(
+    networks: Networks,
+    heads: FoldedHeads,
+    examples: Sequence[Example],
+    config: Config,
+    what: str | None = None,
+) -> Iterator[tuple[np.ndarray, ScoreMaps]]:
+    """Scores a data set, batch after batch; see `images.batches` for decoding and `what`.
+
+    The device has the next batch already while the consumer looks at one.
+
+    Yields:
+        uint8 images `[b, size, size, 3]` and what `score_images` says of them, on the host.
+    """
+    waiting: tuple[np.ndarray, int, ScoreMaps] | None = None
+
+    def on_host(images: np.ndarray, count: int, found: ScoreMaps) -> tuple[np.ndarray, ScoreMaps]:
+        return images[:count], jax.tree.map(lambda array: np.asarray(array)[:count], found)
+
+    for images, count in image_files.batches(examples, config.data.image_size, what=what):
+        found = score_images(networks, heads, images, config.mapping, config.scoring.precision)
+        if waiting:
+            yield on_host(*waiting)
+        waiting = images, count, found
+    if waiting:
+        yield on_host(*waiting)

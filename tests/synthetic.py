@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -59,9 +60,9 @@ def make_weights(folder: Path, *names: str) -> Path:
     return folder
 
 
-def small_config(**train: object) -> Config:
+def small_config(**train: Any) -> Config:
     """ResNet18 to ResNet18 in its other stride style, small heads, few steps, 64 pixels."""
-    defaults = {
+    defaults: dict[str, Any] = {
         "positions": dict.fromkeys(LEVELS, 64),
         "steps": 30,
         "checkpoint_every": 10,

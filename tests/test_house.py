@@ -13,15 +13,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pfm_jax"
 ORDER = (
     *("types", "config", "files", "backbones", "torch_file", "weight_file", "pretrained"),
-    *("datasets", "features", "cache", "mapping", "sampling", "train", "scoring", "checkpoint"),
-    *("metrics", "report", "evaluate", "run"),
+    *("datasets", "features", "cache", "layers", "mapping", "sampling", "train", "loop"),
+    *("scoring", "checkpoint", "metrics", "report", "evaluate", "group", "run"),
 )
 # Lines at most; a family of networks, or a data set, has a file of its own.
 LINES = {
-    **{"types": 125, "config": 160, "files": 60, "torch_file": 180, "weight_file": 140},
-    **{"pretrained": 140, "features": 110, "cache": 150, "mapping": 200, "sampling": 100},
-    **{"train": 200, "scoring": 110, "checkpoint": 140, "metrics": 160, "report": 200},
-    **{"evaluate": 150, "run": 200, "backbones": 150, "datasets": 190},
+    **{"types": 125, "config": 200, "files": 60, "torch_file": 180, "weight_file": 140},
+    **{"pretrained": 140, "features": 110, "cache": 160, "mapping": 200, "layers": 150},
+    **{"sampling": 120, "train": 160, "loop": 190, "scoring": 110, "checkpoint": 140},
+    **{"metrics": 160, "report": 200, "evaluate": 150, "group": 200, "run": 200},
+    **{"backbones": 150, "datasets": 190},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from pfm_jax import mapping, train
+from pfm_jax import layers, mapping, train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.types import Batch, FeaturePair
 from tests.goldens.seeded import SEED, seeded_images, seeded_tensor
@@ -19,7 +20,15 @@ LEVEL = "conv3_x"
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "heads.npz")
 SOURCE, TARGET, LATENT, GRID = 16, 24, 10, (4, 5, 7)
 MAPPING = MappingConfig(latent={LEVEL: LATENT})
-TRAIN = TrainConfig(learning_rate={LEVEL: 3e-4}, schedule="constant", weight_decay=1e-5)
+TRAIN = TrainConfig(
+    learning_rate={LEVEL: 3e-4},
+    schedule="constant",
+    warmup=0.0,
+    beta2=0.999,
+    weight_decay=1e-5,
+    precision="float32",
+)
+RECIPE = train.Recipe(MAPPING, TRAIN)
 
 
 def torch_name(path: tuple[str, ...]) -> str:
@@ -67,7 +76,11 @@ def state() -> train.TrainState:
     config = Config(mapping=MAPPING, train=TRAIN)
     fresh = train.init_state(config, batch_of(SEED).features, num_images=1)
     params, stats = seeded_like(fresh.params[LEVEL]), seeded_like(fresh.batch_stats[LEVEL])
-    return train.TrainState(fresh.step, {LEVEL: params}, {LEVEL: stats}, fresh.opt_state, fresh.key)
+    return dataclasses.replace(fresh, params={LEVEL: params}, batch_stats={LEVEL: stats})
+
+
+def folded(state: train.TrainState) -> mapping.FoldedHeads:
+    return jax.jit(mapping.fold)(state.params, state.batch_stats)
 
 
 def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -114,7 +127,7 @@ def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
 
 def test_five_steps_of_adam(state: train.TrainState) -> None:
     update = train.optimizer(TRAIN, 5, state.params)
-    step = jax.jit(lambda s, b: train.train_step(s, b, MAPPING, update))
+    step = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))
     for index in range(5):
         state, losses = step(state, batch_of(SEED + index))
         assert_close(losses[LEVEL], GOLDEN["trained/losses"][index])
@@ -128,16 +141,63 @@ def test_five_steps_of_adam(state: train.TrainState) -> None:
         else:
             assert_close(ours, GOLDEN[f"trained/{name}"], 1e-4)
     features = batch_of(SEED + 5).features
-    heads = mapping.make_heads(MAPPING, features)
-    maps = mapping.anomaly_maps(heads, state.params, state.batch_stats, features, MAPPING)
+    maps = mapping.anomaly_maps(folded(state), features, MAPPING)
     assert_close(maps[LEVEL].reshape(GRID), GOLDEN["trained/anomaly_map"], 1e-4)
 
 
 def test_anomaly_map_of_untrained_heads(state: train.TrainState) -> None:
     grid = jax.tree.map(lambda rows: rows.reshape(*GRID, -1), batch_of(SEED + 5).features)
-    heads = mapping.make_heads(MAPPING, grid)
-    maps = mapping.anomaly_maps(heads, state.params, state.batch_stats, grid, MAPPING)
+    maps = mapping.anomaly_maps(folded(state), grid, MAPPING)
     assert_close(maps[LEVEL], GOLDEN["initial/anomaly_map"])
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_folded_heads_predict_what_the_layers_do(
+    state: train.TrainState, precision: str, tolerance: float
+) -> None:
+    batch = batch_of(SEED)
+    update = train.optimizer(TRAIN, 5, state.params)
+    state, _ = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))(state, batch)
+    inputs, _ = mapping.inputs_and_targets(batch.features, LEVEL, MAPPING.directions)
+    variables = {"params": state.params[LEVEL], "batch_stats": state.batch_stats[LEVEL]}
+    expected = mapping.make_heads(MAPPING, batch.features)[LEVEL].apply(variables, inputs)
+    for direction, head in folded(state)[LEVEL].items():
+        assert len(head) == 5, "the SMU is part of the layer after it"
+        ours = mapping.predict(head, inputs[direction], jnp.dtype(precision))
+        assert_close(ours, np.asarray(expected[direction]), tolerance)
+
+
+def test_rounded_training_follows_float32(state: train.TrainState) -> None:
+    """Operands rounded to 8 bits: losses and gradients to a few times their rounding, 2^-9."""
+    batch, grads = batch_of(SEED), {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        heads = mapping.make_heads(MAPPING, batch.features, dtype)
+        grads[dtype] = jax.jit(
+            jax.value_and_grad(
+                lambda p, h=heads: mapping.loss(h, p, state.batch_stats, batch, MAPPING)[0]
+            )
+        )(state.params)
+    assert_close(grads[jnp.bfloat16][0], np.asarray(grads[jnp.float32][0]), 1e-2)
+    exact, rounded = (
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads[dtype][1])])
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert 0 < np.linalg.norm(rounded - exact) < 0.15 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("rows", [16, 13], ids=["in tiles", "not in tiles"])
+def test_rounded_product_is_the_product_of_rounded_operands(rows: int) -> None:
+    x, w, g = (
+        jnp.asarray(seeded_images(shape, seed))
+        for seed, shape in enumerate([(rows, 5), (5, 7), (rows, 7)])
+    )
+    y, back = jax.vjp(layers.rounded_product, x, w)
+    dx, dw = back(g)
+    x, w, g = (
+        np.asarray(v.astype(jnp.bfloat16).astype(jnp.float32), np.float64) for v in (x, w, g)
+    )
+    for ours, theirs in ((y, x @ w), (dx, g @ w.T), (dw, x.T @ g)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_padding_changes_nothing(state: train.TrainState) -> None:
@@ -147,7 +207,7 @@ def test_padding_changes_nothing(state: train.TrainState) -> None:
         {LEVEL: jnp.concatenate([batch.mask[LEVEL], jnp.zeros(30)])},
     )
     update = train.optimizer(TRAIN, 5, state.params)
-    step = jax.jit(lambda s, b: train.train_step(s, b, MAPPING, update))
+    step = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))
     one, other = step(state, batch), step(state, padded)
     assert_close(other[1][LEVEL], np.asarray(one[1][LEVEL]))
     jax.tree.map(
@@ -166,7 +226,7 @@ def test_pfm_is_one_direction_alone(direction: str) -> None:
         f"encoders_{direction}",
         f"decoders_{direction}",
     }
-    maps = mapping.anomaly_maps(heads, params, stats, features, config)[LEVEL]
+    maps = mapping.anomaly_maps(jax.jit(mapping.fold)(params, stats), features, config)[LEVEL]
     inputs, targets = mapping.inputs_and_targets(features, LEVEL, (direction,))
     rows = heads[LEVEL].apply({"params": params[LEVEL], "batch_stats": stats[LEVEL]}, inputs)
     unit = rows[direction] / jnp.linalg.norm(rows[direction], axis=-1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax import run
+from pfm_jax import cache, group, run
+from pfm_jax.checkpoint import Provenance
 from pfm_jax.run import Sources, evaluate_category, train_categories
 from pfm_jax.types import InputError
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
@@ -36,16 +38,16 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             compiled.append(event)
 
     counts = []
-    one_category = run.train_category
+    one_group = run.train_group
 
     def counting(*arguments):
         before = len(compiled)
-        results = one_category(*arguments)
+        results = one_group(*arguments)
         counts.append(len(compiled) - before)
         return results
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    monkeypatch.setattr(run, "train_category", counting)
+    monkeypatch.setattr(run, "train_group", counting)
     try:
         results = train_categories(small_config(), sources, "all", tmp_path)
     finally:
@@ -71,6 +73,66 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert rows[0] == "path,score,label"
         assert len(rows) == 8
         assert not list(folder.glob(".*part"))
+
+
+def test_seeds_together_are_the_runs_alone(sources: Sources, tmp_path: Path) -> None:
+    """Bitwise, on a CPU; also when one of them was killed earlier than the other."""
+    names = ("image_auroc", "pixel_auroc", "pro_auc", "levels")
+    together = train_categories(small_config(), sources, "grid", tmp_path / "both", (0, 1))
+    assert list(together) == ["seed_0/grid", "seed_1/grid"]
+    for seed in (0, 1):
+        config = dataclasses.replace(small_config(), seed=seed)
+        alone = train_categories(config, sources, "grid", tmp_path / f"alone_{seed}")["grid"]
+        both = together[f"seed_{seed}/grid"]
+        assert [both[k] for k in names] == [alone[k] for k in names]
+        rows = [
+            (tmp_path / place / "grid" / "scores.csv").read_text()
+            for place in (f"both/seed_{seed}", f"alone_{seed}")
+        ]
+        assert rows[0] == rows[1]
+    assert together["seed_0/grid"]["pixel_auroc"] != together["seed_1/grid"]["pixel_auroc"]
+    shutil.rmtree(tmp_path / "both" / "seed_1" / "grid" / "checkpoints" / "30")
+    resumed = train_categories(small_config(), sources, "grid", tmp_path / "both", (0, 1))
+    for run_, found in resumed.items():
+        assert [found[k] for k in names] == [together[run_][k] for k in names]
+    again = evaluate_category(tmp_path / "both" / "seed_1", "grid", Sources())
+    assert again["pixel_auroc"] == together["seed_1/grid"]["pixel_auroc"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "runs_in_memory", "expected"),
+    [
+        ("cpu", 100, [2, 2]),
+        ("cpu", 1, [1, 1, 1, 1]),
+        ("gpu", 100, [4]),
+        ("gpu", 3.5, [3, 1]),
+    ],
+)
+def test_groups_follow_memory(
+    backend: str,
+    runs_in_memory: float,
+    expected: list[int],
+    sources: Sources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two seeds of two categories of as many images; features count for little here."""
+    config = small_config()
+    networks, _ = run.load_networks(config, sources)
+    provenance = Provenance(config, "", "", {}, 6, None, None, {}, "")
+    runs = [
+        group.Run(dataclasses.replace(provenance, category=name), None, Path(name))
+        for name in ("grid", "tile")
+        for _ in range(2)
+    ]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    state = cache.tree_bytes(jax.eval_shape(lambda: group.fresh_state(provenance, networks)))
+    features = cache.tree_bytes(cache.cache_shapes(networks, 6, 64, LEVELS))
+    room = (runs_in_memory * 3 * state + 2 * features) / cache.SHARE
+    monkeypatch.setattr(cache, "free_device_memory", lambda: room)
+    assert [len(some) for some in group.groups(runs, networks)] == expected
+    more = dataclasses.replace(provenance, num_images=7)
+    other = [*runs, group.Run(more, None, Path("wood"))]
+    assert len(group.groups(other, networks)) == len(expected) + 1
 
 
 def test_evaluate_gives_the_same_from_the_checkpoint(sources: Sources, tmp_path: Path) -> None:

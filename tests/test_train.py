@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 
 from pfm_jax import cache as cache_module
-from pfm_jax import features, pretrained, sampling, train
+from pfm_jax import features, loop, pretrained, sampling, train
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance
-from pfm_jax.config import TrainConfig
+from pfm_jax.config import Config, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.features import Networks
 from pfm_jax.types import Dataset, FeaturePair
@@ -38,6 +39,11 @@ def make_cache(num_images: int = 5, place: str = "device") -> FeatureCache:
     return FeatureCache(pair, num_images, place)
 
 
+def fresh(config: Config, cache: FeatureCache, *seeds: int) -> list[train.TrainState]:
+    configs = [dataclasses.replace(config, seed=seed) for seed in seeds or (config.seed,)]
+    return [train.init_state(c, cache.rows, cache.num_images) for c in configs]
+
+
 def leaves(state: train.TrainState) -> list[np.ndarray]:
     return [
         np.asarray(leaf)
@@ -48,7 +54,7 @@ def leaves(state: train.TrainState) -> list[np.ndarray]:
 def test_positions_are_drawn_uniformly_and_anew() -> None:
     config = TrainConfig(positions=dict.fromkeys(LEVELS, 4096))
     sizes, key = tuple((level, 16) for level in LEVELS), jax.random.key(0)
-    rows, masks = sampling.draw(key, jnp.int32(3), sizes, 4, config)
+    rows, masks = sampling.draw(key, jnp.int32(3), 0, sizes, 4, config)
     for level in LEVELS:
         counts = np.bincount(rows[level], minlength=16)
         assert counts.shape == (16,)
@@ -56,7 +62,7 @@ def test_positions_are_drawn_uniformly_and_anew() -> None:
         assert masks[level].tolist() == [1.0] * 4096
     assert (rows["conv2_x"] != rows["conv3_x"]).any()
     assert (
-        sampling.draw(key, jnp.int32(4), sizes, 4, config)[0]["conv2_x"] != rows["conv2_x"]
+        sampling.draw(key, jnp.int32(4), 0, sizes, 4, config)[0]["conv2_x"] != rows["conv2_x"]
     ).any()
 
 
@@ -67,7 +73,7 @@ def test_every_image_once_an_epoch_in_a_new_order() -> None:
     for epoch in range(2):
         seen: Counter[int] = Counter()
         for step in range(3):
-            rows, masks = sampling.draw(key, jnp.int32(3 * epoch + step), sizes, 7, config)
+            rows, masks = sampling.draw(key, jnp.int32(3 * epoch + step), 0, sizes, 7, config)
             assert rows["conv4_x"].shape == (12,)
             seen.update(rows["conv4_x"][masks["conv4_x"] == 1].tolist())
             epochs.append(rows["conv4_x"].tolist())
@@ -86,38 +92,64 @@ def test_steps_of_both_schedules() -> None:
 def test_training_fits_and_every_place_gives_the_same(
     sampling_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "GATHER_BYTES", 40_000)  # a few steps at a time
-    config = small_config(sampling=sampling_, batch_size=2, epochs=10)
+    monkeypatch.setattr(loop, "GATHER_BYTES", 40_000)  # a few steps at a time
+    config = small_config(sampling=sampling_, batch_size=2, epochs=10, precision="float32")
     results = {}
     for place in ("device", "host"):
         cache = make_cache(place=place)
-        state, losses = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+        (state,), losses = loop.fit(fresh(config, cache), cache, config)
         results[place] = losses
-        assert int(state.step) == 30 == len(losses["conv2_x"])
+        assert int(state.step) == 30 == losses["conv2_x"].shape[1]
         for level in LEVELS:
-            assert losses[level][-5:].mean() < 0.7 * losses[level][:2].mean()
+            assert losses[level][:, -5:].mean() < 0.7 * losses[level][:, :2].mean()
     for level in LEVELS:
         np.testing.assert_allclose(results["device"][level], results["host"][level], rtol=1e-3)
 
 
 def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
     cache = make_cache()
-    before = train.steps_on_device._cache_size()
+    before = loop.steps_on_device._cache_size()
     found = []
     for seed in (0, 1, 0):
         config = small_config()
         config.seed = seed
-        found.append(leaves(train.fit(train.init_state(config, cache.rows, 5), cache, config)[0]))
-    assert train.steps_on_device._cache_size() - before <= 1
+        found.append(leaves(loop.fit(fresh(config, cache), cache, config)[0][0]))
+    assert loop.steps_on_device._cache_size() - before <= 1
     assert all((a == b).all() for a, b in zip(found[0], found[2], strict=True))
     assert any((a != b).any() for a, b in zip(found[0], found[1], strict=True))
 
 
+@pytest.mark.parametrize("place", ["device", "host"])
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seeds on two data sets as one batch, on several devices: what each would do alone."""
+    config = small_config(precision="float32", steps=10)
+    cache = dataclasses.replace(make_cache(10, place), num_images=5, num_datasets=2)
+    alone = []
+    for seed, dataset in ((0, 0), (1, 1), (2, 1)):
+        rows = jax.tree.map(lambda r, d=dataset: np.split(np.asarray(r), 2)[d], cache.rows)
+        alone.append(loop.fit(fresh(config, cache, seed), FeatureCache(rows, 5, "host"), config)[1])
+    states = [
+        dataclasses.replace(state, dataset=jnp.int32(dataset))
+        for state, dataset in zip(fresh(config, cache, 0, 1, 2), (0, 1, 1), strict=True)
+    ]
+    some = jax.devices()[:devices]
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "accelerator")
+        patch.setattr(jax, "devices", lambda: some)
+        loop.steps_on_device.clear_cache()
+        loop.steps_on_batches.clear_cache()
+        _, together = loop.fit(states, cache, config)
+    for index, own in enumerate(alone):
+        for level in LEVELS:
+            np.testing.assert_allclose(together[level][index], own[level][0], rtol=1e-4)
+
+
 def test_levels_are_independent_problems() -> None:
     cache, config = make_cache(), small_config()
-    state, _ = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+    (state,), _ = loop.fit(fresh(config, cache), cache, config)
     config.train.learning_rate = {**config.train.learning_rate, "conv4_x": 1e-4}
-    other, _ = train.fit(train.init_state(config, cache.rows, 5), cache, config)
+    (other,), _ = loop.fit(fresh(config, cache), cache, config)
     for level, same in (("conv2_x", True), ("conv3_x", True), ("conv4_x", False)):
         pairs = zip(
             jax.tree.leaves(state.params[level]), jax.tree.leaves(other.params[level]), strict=True
@@ -131,11 +163,12 @@ def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
     seen: dict[int, list[np.ndarray]] = {}
     with Checkpoints(tmp_path / "run") as checkpoints:
 
-        def save(state: train.TrainState) -> None:
+        def save(states: list[train.TrainState]) -> None:
+            (state,) = states
             checkpoints.save(state, provenance)
             seen[int(state.step)] = [leaf.copy() for leaf in leaves(state)]
 
-        train.fit(train.init_state(config, cache.rows, 5), cache, config, save)
+        loop.fit(fresh(config, cache), cache, config, save)
     assert list(seen) == [10, 20, 30]
     shutil.rmtree(tmp_path / "run" / "30")  # as if killed after step 20, whose buffers were donated
     with Checkpoints(tmp_path / "run") as checkpoints:
@@ -144,8 +177,8 @@ def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
         assert int(state.step) == 20
         for one, other in zip(seen[20], leaves(state), strict=True):
             np.testing.assert_array_equal(one, other)
-        resumed, losses = train.fit(state, cache, config)
-    assert len(losses["conv2_x"]) == 10
+        (resumed,), losses = loop.fit([state], cache, config)
+    assert losses["conv2_x"].shape == (1, 10)
     for one, other in zip(seen[30], leaves(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -1,0 +1,160 @@
+"""Runs that train together: which, and each from its last checkpoint to its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pfm_jax import cache, loop, train
+from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
+from pfm_jax.datasets import images as image_files
+from pfm_jax.evaluate import evaluate, timed
+from pfm_jax.features import Networks, feature_shapes
+from pfm_jax.train import TrainState
+from pfm_jax.types import Dataset, InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """One run: what it is made from, its images, and its folder."""
+
+    provenance: Provenance
+    dataset: Dataset
+    folder: Path
+
+
+def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
+    """Which runs train together: of data sets of as many images, as many as there is room for.
+
+    A run needs room for its state and twice more while it trains, a data set for its features. On
+    a CPU only the seeds of one category share a group: arithmetic is the limit there, and more
+    features in memory gain nothing.
+    """
+    config = runs[0].provenance.config
+    levels, size = tuple(config.mapping.latent), config.data.image_size
+    room, on_cpu = cache.SHARE * cache.free_device_memory(), jax.default_backend() == "cpu"
+    state = 3 * cache.tree_bytes(jax.eval_shape(lambda: fresh_state(runs[0].provenance, networks)))
+    found: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: run.provenance.num_images):
+        group = [*found[-1], run] if found else [run]
+        categories = {run.provenance.category for run in group}
+        sizes = {run.provenance.num_images for run in group}
+        features = cache.cache_shapes(networks, max(sizes), size, levels)
+        need = len(group) * state + len(categories) * cache.tree_bytes(features)
+        alike = len(sizes) == 1 and (len(categories) == 1 or not on_cpu)
+        if found and alike and need <= room:
+            found[-1] = group
+        else:
+            found.append([run])
+    return found
+
+
+def train_group(runs: Sequence[Run], networks: Networks) -> dict[Path, dict[str, Any]]:
+    """Trains together (or resumes, or skips what is done), evaluates, writes the runs' folders.
+
+    Returns:
+        Folder -> what `evaluate` returns.
+    """
+    seconds = {run.folder: seconds_so_far(run.folder) for run in runs}
+    with ExitStack() as stack:
+        checkpoints = {
+            run.folder: stack.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs
+        }
+        states = {run.folder: _state(run, networks, checkpoints[run.folder]) for run in runs}
+        todo = [run for run in runs if int(states[run.folder].step) < _total(run)]
+        for step in sorted({int(states[run.folder].step) for run in todo}):
+            some = [run for run in todo if int(states[run.folder].step) == step]
+            states |= _fit(some, states, networks, checkpoints, seconds)
+    return {
+        run.folder: evaluate(
+            states[run.folder],
+            run.provenance,
+            run.dataset,
+            networks,
+            run.folder,
+            seconds[run.folder],
+        )
+        for run in runs
+    }
+
+
+def _total(run: Run) -> int:
+    return train.num_steps(run.provenance.config.train, run.provenance.num_images)
+
+
+def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
+    """Where a run is: at its last checkpoint, or fresh."""
+    name, state = run.provenance.category, fresh_state(run.provenance, networks)
+    log.info("%s: %d training images", name, run.provenance.num_images)
+    if old := checkpoints.provenance():
+        check_same_run(old, run.provenance, run.folder)
+        state = checkpoints.restore(state)
+        log.info("%s: goes on from step %d", name, int(state.step))
+    return state
+
+
+def _fit(
+    runs: Sequence[Run],
+    states: dict[Path, TrainState],
+    networks: Networks,
+    checkpoints: dict[Path, Checkpoints],
+    seconds: dict[Path, dict[str, float]],
+) -> dict[Path, TrainState]:
+    """Features and training of runs at the same step; the features are gone when it returns."""
+    config = runs[0].provenance.config
+    levels, size = tuple(config.mapping.latent), config.data.image_size
+    categories = {run.provenance.category: run.dataset for run in runs}
+    for name, dataset in categories.items():
+        if dataset.has_masks and not image_files.masks(dataset.test, size).any():
+            raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
+    spent: dict[str, float] = {}
+    with timed(spent, "features"):
+        images = [example for dataset in categories.values() for example in dataset.train]
+        features = cache.build_cache(networks, images, size, levels, num_datasets=len(categories))
+
+    def save(states: list[TrainState]) -> None:
+        for run, state in zip(runs, states, strict=True):
+            checkpoints[run.folder].save(state, run.provenance)
+
+    with timed(spent, "train"):
+        which = [jnp.int32(list(categories).index(run.provenance.category)) for run in runs]
+        done, losses = loop.fit(
+            [  # in no variable: their buffers go as training begins
+                dataclasses.replace(states.pop(run.folder), dataset=index)
+                for run, index in zip(runs, which, strict=True)
+            ],
+            features,
+            config,
+            save,
+        )
+    at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
+    log.info("%s: loss at the end %s", ", ".join(categories), at_the_end)
+    for run in runs:
+        for phase, value in spent.items():  # each run's share
+            seconds[run.folder][phase] += value / len(runs)
+    return {run.folder: state for run, state in zip(runs, done, strict=True)}
+
+
+def seconds_so_far(folder: Path) -> dict[str, float]:
+    """What features and training took, where an earlier run in `folder` did them."""
+    path = folder / "metrics.json"
+    before = json.loads(path.read_text())["seconds"] if path.is_file() else {}
+    return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
+
+
+def fresh_state(provenance: Provenance, networks: Networks) -> TrainState:
+    """A run before its first step."""
+    config = provenance.config
+    levels = tuple(config.mapping.latent)
+    shapes = feature_shapes(networks, config.data.image_size, levels)
+    return train.init_state(config, shapes, provenance.num_images)
