@@ -33,7 +33,7 @@ def main() -> None:
     try:
         import torch
 
-        from launch.measure import machine, metrics, scoring, table, training
+        from launch.measure import category, machine, metrics, scoring, table, training
         from tests.reference.bridge import complete_weights
     except ImportError as error:
         raise InputError(f"{error}: install the extra, pip install -e '.[bench]'") from error
@@ -57,7 +57,7 @@ def main() -> None:
         if CATEGORY.value:
             options = [f"--data_dir={DATA_DIR.value}", f"--category={CATEGORY.value}"]
             options += [f"--weights_dir={weights}", "--config=configs/mb_pfm_r18_r50.py"]
-            found["category"] = training.categories(options, Path(folder) / "runs", step)
+            found["category"] = category.measure(options, Path(folder) / "runs", step)
     found |= table.summary(found)
     files.write(Path(OUTPUT.value), (json.dumps(found, indent=2) + "\n").encode())
     if README.value:

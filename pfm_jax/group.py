@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from pfm_jax import cache, loop, train
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
+from pfm_jax.config import Config
 from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluate import evaluate, timed
 from pfm_jax.features import Networks, feature_shapes
@@ -43,14 +44,14 @@ def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
     config = runs[0].provenance.config
     levels, size = tuple(config.mapping.latent), config.data.image_size
     room, on_cpu = cache.SHARE * cache.free_device_memory(), jax.default_backend() == "cpu"
-    state = 3 * cache.tree_bytes(jax.eval_shape(lambda: fresh_state(runs[0].provenance, networks)))
+    state = 3 * cache.tree_bytes(jax.eval_shape(lambda: fresh_state(config, networks, 1)))
+    image = cache.tree_bytes(cache.cache_shapes(networks, 1, size, levels))
     found: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
         group = [*found[-1], run] if found else [run]
         categories = {run.provenance.category for run in group}
         sizes = {run.provenance.num_images for run in group}
-        features = cache.cache_shapes(networks, max(sizes), size, levels)
-        need = len(group) * state + len(categories) * cache.tree_bytes(features)
+        need = len(group) * state + len(categories) * max(sizes) * image
         alike = len(sizes) == 1 and (len(categories) == 1 or not on_cpu)
         if found and alike and need <= room:
             found[-1] = group
@@ -94,8 +95,9 @@ def _total(run: Run) -> int:
 
 def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
     """Where a run is: at its last checkpoint, or fresh."""
-    name, state = run.provenance.category, fresh_state(run.provenance, networks)
-    log.info("%s: %d training images", name, run.provenance.num_images)
+    name, num_images = run.provenance.category, run.provenance.num_images
+    state = fresh_state(run.provenance.config, networks, num_images)
+    log.info("%s: %d training images", name, num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
@@ -152,9 +154,8 @@ def seconds_so_far(folder: Path) -> dict[str, float]:
     return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
 
 
-def fresh_state(provenance: Provenance, networks: Networks) -> TrainState:
-    """A run before its first step."""
-    config = provenance.config
+def fresh_state(config: Config, networks: Networks, num_images: int) -> TrainState:
+    """A run on so many images before its first step."""
     levels = tuple(config.mapping.latent)
     shapes = feature_shapes(networks, config.data.image_size, levels)
-    return train.init_state(config, shapes, provenance.num_images)
+    return train.init_state(config, shapes, num_images)

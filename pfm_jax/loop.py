@@ -6,7 +6,6 @@ differ in seed and in data set.
 
 from __future__ import annotations
 
-import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from pfm_jax import sampling
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import Config
-from pfm_jax.train import Losses, Recipe, TrainState, num_steps, optimizer, train_step
+from pfm_jax.train import Losses, Recipe, TrainState, num_steps, optimizer, recipe_of, train_step
 from pfm_jax.types import Batch, FeaturePair, InputError
 
 SCAN_STEPS = 25
@@ -150,9 +149,7 @@ def fit(
         InputError: a loss that is not finite; the states that have it are not saved.
     """
     total, done = num_steps(config.train, cache.num_images), int(states[0].step)
-    # A copy: programs are remembered by the recipe, and the caller may change the one given.
-    recipe = Recipe(*copy.deepcopy((config.mapping, config.train)))
-    every = recipe.train.checkpoint_every
+    recipe, every = recipe_of(config), config.train.checkpoint_every
     # Scans of one length, as far as it goes: each length is a program of its own.
     length = -(-total // -(-total // min(SCAN_STEPS, every)))
     history: list[dict[str, np.ndarray]] = []
@@ -166,9 +163,7 @@ def fit(
                 groups[index], losses = _advance(group, cache, recipe, steps)
                 parts.append(jax.device_get(losses))
             history.append(jax.tree.map(lambda *x: np.concatenate(x), *parts))
-            if bad := [k for k, values in history[-1].items() if not np.isfinite(values).all()]:
-                wrong = ", ".join(bad)
-                raise InputError(f"the loss at {wrong} is not finite: lower train.learning_rate")
+            _check_finite(history[-1])
             done += steps
             if done == total or done % every < steps:
                 save([state for group in groups for state in unstack(group)])
@@ -177,6 +172,12 @@ def fit(
     levels = history[0] if history else {}
     whole = {level: np.concatenate([part[level] for part in history], 1) for level in levels}
     return [state for group in groups for state in unstack(group)], whole
+
+
+def _check_finite(losses: dict[str, np.ndarray]) -> None:
+    if bad := [level for level, values in losses.items() if not np.isfinite(values).all()]:
+        wrong = ", ".join(bad)
+        raise InputError(f"the loss at {wrong} is not finite: lower train.learning_rate")
 
 
 def _everywhere(cache: FeatureCache, runs: int) -> FeatureCache:

@@ -18,7 +18,7 @@ from pfm_jax.evaluate import evaluate
 from pfm_jax.features import Networks
 from pfm_jax.files import cache_dir
 from pfm_jax.group import Run, fresh_state, groups, seconds_so_far, train_group
-from pfm_jax.types import InputError
+from pfm_jax.types import Dataset, InputError
 
 log = logging.getLogger(__name__)
 
@@ -89,25 +89,31 @@ def train_categories(
     chosen = datasets.categories(config.data.dataset, sources.data_path, category, folder)
     networks, weights = load_networks(config, sources)
     loaded = {n: datasets.load(config.data.dataset, sources.data_path, n, folder) for n in chosen}
-    runs = []
-    for name, dataset in loaded.items():
-        for place, one in (configs or {"": config}).items():
-            provenance = Provenance(
-                config=one,
-                category=name,
-                data=dataset.fingerprint,
-                weights=weights,
-                num_images=len(dataset.train),
-                data_dir=sources.data_dir,
-                weights_dir=sources.weights_dir,
-                versions=versions(),
-                device=str(jax.devices()[0].device_kind),
-            )
-            runs.append(Run(provenance, dataset, workdir / place / name))
+    runs = [
+        Run(_provenance(one, name, dataset, weights, sources), dataset, workdir / place / name)
+        for name, dataset in loaded.items()
+        for place, one in (configs or {"": config}).items()
+    ]
     results: dict[Path, dict[str, Any]] = {}
     for group in groups(runs, networks):
         results |= train_group(group, networks)
     return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
+
+
+def _provenance(
+    config: Config, name: str, dataset: Dataset, weights: dict[str, str], sources: Sources
+) -> Provenance:
+    return Provenance(
+        config=config,
+        category=name,
+        data=dataset.fingerprint,
+        weights=weights,
+        num_images=len(dataset.train),
+        data_dir=sources.data_dir,
+        weights_dir=sources.weights_dir,
+        versions=versions(),
+        device=str(jax.devices()[0].device_kind),
+    )
 
 
 def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[st
         dataset = datasets.load(old.config.data.dataset, sources.data_path, category, cache_dir())
         now = dataclasses.replace(old, data=dataset.fingerprint, weights=weights)
         check_same_run(old, now, folder)
-        state = checkpoints.restore(fresh_state(old, networks))
+        state = checkpoints.restore(fresh_state(old.config, networks, old.num_images))
     total = train.num_steps(old.config.train, old.num_images)
     if state.step < total:
         log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)

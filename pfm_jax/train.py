@@ -49,6 +49,11 @@ class TrainState:
     dataset: Array
 
 
+def recipe_of(config: Config) -> Recipe:
+    """A copy: programs are remembered by their recipe, and the caller may change the config."""
+    return Recipe(*copy.deepcopy((config.mapping, config.train)))
+
+
 def num_steps(config: TrainConfig, num_images: int) -> int:
     """Steps in all: `steps`, or `epochs` times the batches that hold all images."""
     if config.sampling == "positions":
@@ -96,8 +101,7 @@ def init_state(config: Config, channels: FeaturePair, num_images: int) -> TrainS
     """
     rows = jax.tree.map(lambda array: jnp.zeros((1, array.shape[-1])), channels)
     total = num_steps(config.train, num_images)
-    recipe = Recipe(*copy.deepcopy((config.mapping, config.train)))
-    return _init(jax.random.key(config.seed), rows, recipe, total)
+    return _init(jax.random.key(config.seed), rows, recipe_of(config), total)
 
 
 def train_step(

@@ -125,7 +125,7 @@ def test_groups_follow_memory(
         for _ in range(2)
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    state = cache.tree_bytes(jax.eval_shape(lambda: group.fresh_state(provenance, networks)))
+    state = cache.tree_bytes(jax.eval_shape(lambda: group.fresh_state(config, networks, 6)))
     features = cache.tree_bytes(cache.cache_shapes(networks, 6, 64, LEVELS))
     room = (runs_in_memory * 3 * state + 2 * features) / cache.SHARE
     monkeypatch.setattr(cache, "free_device_memory", lambda: room)

@@ -53,3 +53,14 @@ def description() -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory a process has had resident, as far as the system says."""
+    try:
+        fields = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+    except OSError:
+        return 0
+    return int(fields.get("VmHWM", "0 kB").split()[0])

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from launch.measure.machine import in_turn, matmul
-from pfm_jax import features, mapping, pretrained, scoring, train
+from launch.measure.ratios import ratios
+from pfm_jax import mapping, scoring
 from pfm_jax.config import Config
+from pfm_jax.group import fresh_state
+from pfm_jax.run import Sources, load_networks
+from pfm_jax.types import ScoreMaps
 from tests.reference import torch_pfm
 from tests.reference.bridge import reference
 
@@ -26,58 +29,34 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
         Per batch size, seconds a batch of each, ratios, the machine's rate in the same turns and
         the part of it that is reached; and how far the scores are apart.
     """
-    names = config.networks.source, config.networks.target
-    networks = features.pair(*(pretrained.load(name, weights_dir) for name in names))
-    shapes = features.feature_shapes(networks, images.shape[1], tuple(config.mapping.latent))
-    state = train.init_state(config, shapes, 1)
+    networks, _ = load_networks(config, Sources(weights_dir=weights_dir))
+    state = fresh_state(config, networks, 1)
     heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+    ours = partial(scoring.score_images, networks, heads, config=config.mapping)
     eager = reference(config, weights_dir, state)
     tuned = copy.deepcopy(eager).tuned()
-    compiled: Any = torch.compile(tuned)
-    note = "compiled"
+    compiled, note = torch.compile(tuned), "compiled"
     try:
         torch_pfm.score(compiled, torch.from_numpy(images[:1]))
     except Exception as error:
         compiled, note = tuned, f"not compiled: {type(error).__name__}"
+    precisions = {"ours": config.scoring.precision, "float32": "float32"}
     found: dict[str, Any] = {"tuned": note}
     for batch in (8, 1):
-        some = images[:batch]
-        expected = torch_pfm.score(eager, torch.from_numpy(some))[1].numpy()
-        for precision in ("float32", config.scoring.precision):
-            ours = scoring.score_images(networks, heads, some, config.mapping, precision)
-            difference = abs(ours.image_scores - expected) / expected
-            found[f"score_difference_b{batch}_{precision}"] = float(difference.max())
-        product, operations = matmul()
-        contenders: dict[str, Callable[[], Any]] = {
-            "ours": partial(_score, networks, heads, some, config, config.scoring.precision),
-            "float32": partial(_score, networks, heads, some, config, "float32"),
-            "eager": partial(torch_pfm.score, eager, torch.from_numpy(some)),
-            "tuned": partial(torch_pfm.score, compiled, torch.from_numpy(some)),
-            "matmul": product,
-        }
-        seconds = in_turn(contenders, repeats, warm_up=2)
+        some, same = images[:batch], torch.from_numpy(images[:batch])
         with FlopCounterMode(display=False) as counter:
-            torch_pfm.score(eager, torch.from_numpy(some))
-        rate = operations / seconds["matmul"]
-        found[f"b{batch}"] = {
-            "seconds": seconds,
-            "times_eager": seconds["eager"] / seconds["ours"],
-            "times_tuned": seconds["tuned"] / seconds["ours"],
-            "gflop": counter.get_total_flops() / 1e9,
-            "matmul_gflops": rate / 1e9,
-            "matmul_fraction": counter.get_total_flops() / seconds["ours"] / rate,
-            "float32_times_eager": seconds["eager"] / seconds["float32"],
-            "float32_matmul_fraction": counter.get_total_flops() / seconds["float32"] / rate,
+            expected = torch_pfm.score(eager, same)[1].numpy()
+        for precision in precisions.values():
+            difference = abs(ours(some, precision=precision).image_scores - expected) / expected
+            found[f"score_difference_b{batch}_{precision}"] = float(difference.max())
+        contenders: dict[str, Callable[[], Any]] = {
+            **{k: partial(_wait, ours, some, v) for k, v in precisions.items()},
+            "eager": partial(torch_pfm.score, eager, same),
+            "tuned": partial(torch_pfm.score, compiled, same),
         }
+        found[f"b{batch}"] = ratios(contenders, repeats, counter.get_total_flops())
     return found
 
 
-def _score(
-    networks: features.Networks,
-    heads: mapping.FoldedHeads,
-    images: np.ndarray,
-    config: Config,
-    precision: str,
-) -> None:
-    found = scoring.score_images(networks, heads, images, config.mapping, precision)
-    found.fused.block_until_ready()
+def _wait(score: Callable[..., ScoreMaps], images: np.ndarray, precision: str) -> None:
+    score(images, precision=precision).fused.block_until_ready()

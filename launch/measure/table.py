@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from launch.measure.rows import rows
+
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 
 
@@ -22,56 +24,6 @@ def summary(found: dict[str, Any]) -> dict[str, float]:
         "matmul_gflops": b8["matmul_gflops"],
         **{k: category[k] for k in ("category_speedup", "seeds4_over_seed1") if k in category},
     }
-
-
-def rows(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """What is measured; ours; eager PyTorch; tuned PyTorch; remark."""
-    table = []
-    for pair, name in (("r34_r50", "R34-R50"), ("r18_r50", "R18-R50")):
-        scoring = found["scoring"][pair]
-        for batch in (8, 1):
-            one = scoring[f"b{batch}"]
-            ours, eager, tuned = (one["seconds"][k] / batch for k in ("ours", "eager", "tuned"))
-            table.append(
-                (
-                    f"scoring an image, {name}, batch {batch}",
-                    f"{1e3 * ours:.0f} ms",
-                    f"{1e3 * eager:.0f} ms ({one['times_eager']:.2f}x)",
-                    f"{1e3 * tuned:.0f} ms ({one['times_tuned']:.2f}x)",
-                    f"all in float32: {1e3 * one['seconds']['float32'] / batch:.0f} ms, "
-                    f"{100 * one['float32_matmul_fraction']:.0f}% of the rate of products",
-                )
-            )
-    step = found["training"]
-    table.append(
-        (
-            "a training step, R18-R50",
-            f"{1e3 * step['step_seconds']:.0f} ms",
-            f"{1e3 * step['reference_step_seconds']:.0f} ms",
-            "",
-            f"compiled in {step['compile_seconds']:.0f} s; the reference's is 8 whole images",
-        )
-    )
-    if whole := found.get("category"):
-        table += [
-            (
-                "screw, R18-R50, the whole command",
-                f"{whole['seconds']:.0f} s",
-                f"{whole['reference_seconds'] / 3600:.1f} h ({whole['category_speedup']:.0f}x)",
-                "",
-                f"200 epochs from the time of a step; peak memory {whole['peak_gib']:.1f} GiB",
-            ),
-            (
-                "the same, four seeds together",
-                f"{whole['seeds4_over_seed1']:.2f}x one seed",
-                "",
-                "",
-                f"deviation of image AUROC {whole['image_auroc_deviation']:.4f}",
-            ),
-        ]
-    seconds, ten = found["metrics_seconds"], found["metrics_10x_ratio"]
-    table.append(("metrics of 160 maps", f"{seconds:.1f} s", "", "", f"of 1600: {ten:.1f}x"))
-    return table
 
 
 def markdown(found: dict[str, Any]) -> str:
