@@ -73,6 +73,8 @@ class TrainConfig:
         sampling: `"positions"` draws random positions of all images, `"images"` whole images,
             every image once an epoch.
         positions: level -> positions a step, for `"positions"`.
+        candidates: so many more are drawn for each of them, and the worst mapped of those are half
+            of the step's positions; 0: all are drawn uniformly.
         batch_size: images a step, for `"images"`.
         steps: steps in all, for `"positions"`.
         epochs: passes over the images, for `"images"`.
@@ -90,6 +92,7 @@ class TrainConfig:
     positions: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256}
     )
+    candidates: int = 2
     batch_size: int = 8
     steps: int = 1000
     epochs: int = 200
@@ -168,6 +171,7 @@ def validate(config: Config) -> None:
         check(set(mapping.latent) <= set(per_level), place, per_level, "given for every level")
         finite = all(0 < v < math.inf for v in per_level.values())
         check(finite, place, per_level, "positive and finite")
+    check(train.candidates >= 0, "train.candidates", train.candidates, "zero or more")
     check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
     check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
     check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")

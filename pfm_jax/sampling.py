@@ -1,7 +1,8 @@
 """Which positions a step sees.
 
-That follows from the key and the step alone: a resumed run sees what an undisturbed one would
-have seen, and a cache on disk gives what a cache on the device gives.
+What is drawn follows from the key and the step alone: a resumed run sees what an undisturbed one
+would have seen, and a cache on disk gives what a cache on the device gives. Which of the candidates
+are kept follows from the state of the heads.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
+from pfm_jax import mapping
 from pfm_jax.cache import FeatureCache
-from pfm_jax.config import TrainConfig
-from pfm_jax.types import Batch, FeaturePair
+from pfm_jax.config import MappingConfig, TrainConfig
+from pfm_jax.mapping import MappingHeads
+from pfm_jax.types import Batch, FeaturePair, Params
 
 Sizes = tuple[tuple[str, int], ...]
 """Each level and the rows that a data set has there, sorted."""
@@ -33,7 +36,8 @@ def draw(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The rows `[P]` of each level that a step sees, and their masks `[P]`.
 
-    Positions are drawn uniformly with replacement. Images: every image once an epoch, in a new
+    Positions are drawn uniformly with replacement, the candidates of `keep_hardest` after
+    those that are sure to be seen. Images: every image once an epoch, in a new
     order each epoch, the last batch padded.
 
     Args:
@@ -48,7 +52,7 @@ def draw(
     if config.sampling == "positions":
         key = jax.random.fold_in(key, step)
         for index, (level, size) in enumerate(sizes):
-            shape = (config.positions[level],)
+            shape = (positions_drawn(level, config),)
             rows[level] = jax.random.randint(jax.random.fold_in(key, index), shape, 0, size)
             rows[level] += dataset * size
             masks[level] = jnp.ones(shape)
@@ -71,6 +75,34 @@ def pick(features: FeaturePair, rows: dict[str, Array]) -> FeaturePair:
         {level: features.source[level][index] for level, index in rows.items()},
         {level: features.target[level][index] for level, index in rows.items()},
     )
+
+
+def keep_hardest(
+    heads: dict[str, MappingHeads],
+    params: Params,
+    batch_stats: Params,
+    drawn: Batch,
+    mapping_config: MappingConfig,
+    config: TrainConfig,
+) -> Batch:
+    """Of what `draw` gave, half a batch as it is and, of the candidates, the worst mapped half.
+
+    The score of an image is that of its worst position, so those are seen more often. (Candidates
+    are judged with the running statistics of BatchNorm, as when scoring.)
+    """
+    rows, masks = {}, {}
+    for level, head in heads.items():
+        half = config.positions[level] // 2
+        sure = config.positions[level] - half
+        candidates = jax.tree.map(lambda x, sure=sure: x[sure:], drawn.features)
+        inputs, targets = mapping.inputs_and_targets(candidates, level, mapping_config.directions)
+        variables = {"params": params[level], "batch_stats": batch_stats[level]}
+        predictions: dict[str, Array] = head.apply(variables, inputs)  # type: ignore[assignment]
+        distances = mapping.residuals(predictions, targets, mapping_config)
+        _, worst = lax.top_k(sum(distances.values(), jnp.float32(0)), half)
+        rows[level] = jnp.concatenate([jnp.arange(sure), sure + worst])
+        masks[level] = drawn.mask[level][rows[level]]
+    return Batch(pick(drawn.features, rows), masks)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "sizes", "num_images", "config"))
@@ -106,13 +138,18 @@ def gather(
 
 def step_bytes(cache: FeatureCache, config: TrainConfig) -> int:
     """What one step of one run sees of a cache."""
-    rows = {k: positions_a_step(size // cache.num_images, k, config) for k, size in sizes(cache)}
+    rows = {k: _rows_a_step(size // cache.num_images, k, config) for k, size in sizes(cache)}
     pairs = ((cache.rows.source[k], cache.rows.target[k], n) for k, n in rows.items())
     return sum(n * (s.shape[-1] + t.shape[-1]) * s.dtype.itemsize for s, t, n in pairs)
 
 
-def positions_a_step(positions: int, level: str, config: TrainConfig) -> int:
-    """P of a level whose images have so many positions."""
+def _rows_a_step(positions: int, level: str, config: TrainConfig) -> int:
     if config.sampling == "positions":
-        return config.positions[level]
+        return positions_drawn(level, config)
     return config.batch_size * positions
+
+
+def positions_drawn(level: str, config: TrainConfig) -> int:
+    """How many positions a step draws: those of its batch, or half of those and candidates."""
+    wanted = config.positions[level]
+    return wanted - wanted // 2 + config.candidates * wanted if config.candidates else wanted

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from pfm_jax import mapping
+from pfm_jax import mapping, sampling
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.layers import operand_dtype
 from pfm_jax.types import Batch, FeaturePair, Params
@@ -110,8 +110,13 @@ def train_step(
     """One update of all heads. Pure; returns the new state and the loss of each level."""
     features = jax.tree.map(lambda rows: rows.astype(jnp.float32), batch.features)
     heads = mapping.make_heads(recipe.mapping, features, operand_dtype(recipe.train.precision))
+    batch = Batch(features, batch.mask)
+    if recipe.train.sampling == "positions" and recipe.train.candidates:
+        batch = sampling.keep_hardest(
+            heads, state.params, state.batch_stats, batch, recipe.mapping, recipe.train
+        )
     grads, (losses, batch_stats) = jax.grad(mapping.loss, argnums=1, has_aux=True)(
-        heads, state.params, state.batch_stats, Batch(features, batch.mask), recipe.mapping
+        heads, state.params, state.batch_stats, batch, recipe.mapping
     )
     updates, opt_state = update.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -20,7 +20,7 @@ ORDER = (
 LINES = {
     **{"types": 125, "config": 200, "files": 60, "torch_file": 180, "weight_file": 140},
     **{"pretrained": 140, "features": 110, "cache": 160, "mapping": 200, "layers": 150},
-    **{"sampling": 120, "train": 160, "loop": 190, "scoring": 110, "checkpoint": 140},
+    **{"sampling": 160, "train": 160, "loop": 190, "scoring": 110, "checkpoint": 140},
     **{"metrics": 160, "report": 200, "evaluate": 150, "group": 200, "run": 200},
     **{"backbones": 150, "datasets": 190},
 }

@@ -21,6 +21,7 @@ GOLDEN = np.load(Path(__file__).parent / "goldens" / "heads.npz")
 SOURCE, TARGET, LATENT, GRID = 16, 24, 10, (4, 5, 7)
 MAPPING = MappingConfig(latent={LEVEL: LATENT})
 TRAIN = TrainConfig(
+    sampling="images",
     learning_rate={LEVEL: 3e-4},
     schedule="constant",
     warmup=0.0,

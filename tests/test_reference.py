@@ -21,6 +21,7 @@ CONFIG = Config(
     networks=NetworksConfig(*NAMES),
     mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 20)),
     train=TrainConfig(
+        sampling="images",
         learning_rate=dict.fromkeys(LEVELS, 3e-4),
         schedule="constant",
         warmup=0.0,

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from pfm_jax import cache as cache_module
-from pfm_jax import features, loop, pretrained, sampling, train
+from pfm_jax import features, loop, mapping, pretrained, sampling, train
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance
 from pfm_jax.config import Config, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.features import Networks
-from pfm_jax.types import Dataset, FeaturePair
+from pfm_jax.types import Batch, Dataset, FeaturePair
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
 
 CHANNELS = {"conv2_x": 6, "conv3_x": 8, "conv4_x": 10}
@@ -52,7 +52,7 @@ def leaves(state: train.TrainState) -> list[np.ndarray]:
 
 
 def test_positions_are_drawn_uniformly_and_anew() -> None:
-    config = TrainConfig(positions=dict.fromkeys(LEVELS, 4096))
+    config = TrainConfig(positions=dict.fromkeys(LEVELS, 4096), candidates=0)
     sizes, key = tuple((level, 16) for level in LEVELS), jax.random.key(0)
     rows, masks = sampling.draw(key, jnp.int32(3), 0, sizes, 4, config)
     for level in LEVELS:
@@ -64,6 +64,30 @@ def test_positions_are_drawn_uniformly_and_anew() -> None:
     assert (
         sampling.draw(key, jnp.int32(4), 0, sizes, 4, config)[0]["conv2_x"] != rows["conv2_x"]
     ).any()
+
+
+def test_half_of_a_batch_is_the_worst_mapped_of_its_candidates() -> None:
+    level, config = "conv4_x", small_config(positions=dict.fromkeys(LEVELS, 7), candidates=3)
+    cache, recipe = make_cache(num_images=20), train.recipe_of(config)
+    state = fresh(config, cache)[0]
+    rows, _ = sampling.draw(state.key, state.step, 0, sampling.sizes(cache), 20, config.train)
+    assert {k: v.shape for k, v in rows.items()} == dict.fromkeys(LEVELS, (4 + 3 * 7,))
+    drawn = jax.tree.map(lambda x: x.astype(jnp.float32), sampling.pick(cache.rows, rows))
+    masks = {k: jnp.ones(len(v)) for k, v in rows.items()}
+    heads = mapping.make_heads(recipe.mapping, drawn)
+    kept = sampling.keep_hardest(
+        heads, state.params, state.batch_stats, Batch(drawn, masks), recipe.mapping, recipe.train
+    )
+    folded = mapping.fold(state.params, state.batch_stats)  # another way to the same distances
+    distances = np.asarray(mapping.anomaly_maps(folded, drawn, recipe.mapping)[level])
+    worst = 4 + np.argsort(-distances[4:])[:3]
+    for ours, all_drawn in (
+        (kept.features.source, drawn.source),
+        (kept.features.target, drawn.target),
+    ):
+        expected = np.asarray(all_drawn[level])[[0, 1, 2, 3, *worst]]
+        np.testing.assert_array_equal(ours[level], expected)
+    assert {k: v.shape for k, v in kept.mask.items()} == dict.fromkeys(LEVELS, (7,))
 
 
 def test_every_image_once_an_epoch_in_a_new_order() -> None:
@@ -122,8 +146,11 @@ def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
 @pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seeds on two data sets as one batch, on several devices: what each would do alone."""
-    config = small_config(precision="float32", steps=10)
+    """Three seeds on two data sets as one batch, on several devices: what each would do alone.
+
+    (Without candidates: a batched product rounds otherwise, and the next worst may be the worst.)
+    """
+    config = small_config(precision="float32", steps=10, candidates=0)
     cache = dataclasses.replace(make_cache(10, place), num_images=5, num_datasets=2)
     alone = []
     for seed, dataset in ((0, 0), (1, 1), (2, 1)):
