@@ -38,10 +38,18 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True)
 class NetworksConfig:
-    """The two frozen networks, by the names in `backbones.NAMES`."""
+    """The two frozen networks.
+
+    Attributes:
+        source, target: names in `backbones.NAMES`.
+        pretrained: on ImageNet; else their weights are random (the control of Table VII, case 9).
+        seed: of random weights.
+    """
 
     source: str = "resnet34"
     target: str = "resnet50"
+    pretrained: bool = True
+    seed: int = 0
 
     __hash__ = _by_value
 
@@ -147,8 +155,8 @@ def validate(config: Config) -> None:
         if not ok:
             raise InputError(f"config.{field}={value!r}: must be {wanted}")
 
-    if not 0 <= config.seed < 2**32:
-        raise InputError(f"config.seed={config.seed}: must be from 0 to 2**32 - 1")
+    for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
+        check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
     check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
     check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
     check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")

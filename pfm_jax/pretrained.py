@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
+from jax import Array
 
 from pfm_jax import backbones, files, weight_file
 from pfm_jax.backbones import Backbone
@@ -29,13 +30,13 @@ class Weights(NamedTuple):
     Attributes:
         backbone: the architecture the file holds (`resnet50` may be found as `resnet50_caffe`).
         params: the Flax variables of `backbone.module`, float32.
-        path: the file.
+        path: the file; None for random weights.
         fingerprint: its sha256 (hex).
     """
 
     backbone: Backbone
     params: Params
-    path: Path
+    path: Path | None
     fingerprint: str
 
 
@@ -58,6 +59,22 @@ def load(name: str, weights_dir: str | None = None) -> Weights:
     return Weights(backbone, params, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+def random(name: str, key: Array) -> Weights:
+    """The network called `name` as torchvision initialises it (He et al., 2015, fan-out); `key` is
+    consumed. Raises InputError if there is no such network.
+    """
+    backbone = backbones.get(name)
+    initial = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    params = {
+        path: initial(jax.random.fold_in(key, index), leaf.shape)
+        if path[-1] == "kernel"
+        else np.zeros(leaf.shape, np.float32)
+        for index, (path, leaf) in enumerate(sorted(_flax_shapes(backbone).items()))
+    }
+    drawn = f"random, key {jax.random.key_data(key).tolist()}"
+    return Weights(backbone, {"params": traverse_util.unflatten_dict(params)}, None, drawn)
+
+
 def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(backbone.module.init, jax.random.key(0), images)
@@ -72,7 +89,10 @@ def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
         if path[-1] == "kernel":
             height, width, inputs, outputs = leaf.shape
             shapes[f"{conv}.weight"] = (outputs, inputs, height, width)
-        else:
+            continue
+        if backbone.conv_bias:
+            shapes[f"{conv}.bias"] = leaf.shape
+        if norm is not None:
             for statistic in ("weight", "bias", "running_mean", "running_var"):
                 shapes[f"{norm}.{statistic}"] = leaf.shape
     return shapes
@@ -100,17 +120,19 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
-    """Checkpoint tensors -> Flax variables, each BatchNorm folded into its convolution."""
+    """Checkpoint tensors -> Flax variables, a BatchNorm folded into its convolution."""
     tensors = select(backbone, tensors, path)
     params: dict[tuple[str, ...], np.ndarray] = {}
-    for *layer, leaf in _flax_shapes(backbone):
+    for (*layer, leaf), wanted in _flax_shapes(backbone).items():
         conv, norm = backbone.torch_names(tuple(layer))
-        scale = tensors[f"{norm}.weight"].astype(np.float64)
-        scale /= np.sqrt(tensors[f"{norm}.running_var"] + backbone.batch_norm_eps, dtype=np.float64)
-        if leaf == "kernel":
-            value = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale
-        else:
-            value = tensors[f"{norm}.bias"] - tensors[f"{norm}.running_mean"] * scale
+        width = wanted.shape[-1:]
+        scale, shift = np.ones(width), tensors.get(f"{conv}.bias", np.zeros(width))
+        if norm is not None:
+            variance = tensors[f"{norm}.running_var"].astype(np.float64)
+            scale = tensors[f"{norm}.weight"] / np.sqrt(variance + backbone.batch_norm_eps)
+            shift = tensors[f"{norm}.bias"] + (shift - tensors[f"{norm}.running_mean"]) * scale
+        kernel = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)
+        value = kernel * scale if leaf == "kernel" else shift
         params[(*layer, leaf)] = value.astype(np.float32)
     return {"params": traverse_util.unflatten_dict(params)}
 

@@ -48,11 +48,13 @@ class Sources:
 
 
 def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str, str]]:
-    """The two networks of a recipe and the fingerprint of each one's weights."""
-    loaded = [
-        pretrained.load(name, sources.weights_dir)
-        for name in (config.networks.source, config.networks.target)
-    ]
+    """The two networks of a recipe and the fingerprint of each one's weights. Raises InputError."""
+    names = config.networks.source, config.networks.target
+    if config.networks.pretrained:
+        loaded = [pretrained.load(name, sources.weights_dir) for name in names]
+    else:
+        keys = jax.random.split(jax.random.key(config.networks.seed))
+        loaded = [pretrained.random(name, key) for name, key in zip(names, keys, strict=True)]
     return features.pair(*loaded), {w.backbone.name: w.fingerprint for w in loaded}
 
 

@@ -31,6 +31,11 @@ URLS = {
         "resnet34-b627a593.pth",
         "resnet50-0676ba61.pth",
         "resnet101-63fe2227.pth",
+        "wide_resnet50_2-95faca4d.pth",
+        "vgg16-397923af.pth",
+        "vgg16_bn-6c64b313.pth",
+        "vgg19-dcbb9e9d.pth",
+        "vgg19_bn-c79401a0.pth",
     )
 }
 

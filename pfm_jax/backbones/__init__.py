@@ -1,24 +1,25 @@
 """The frozen networks: Flax modules that return named stages, and how checkpoints name them.
 
 A further family is one file beside `resnet.py` (the module, `build`, `torch_names`) and a line
-in `get`; VGG will be the next.
+in `get`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 
-from pfm_jax.backbones import efficientnet_lite, resnet
+from pfm_jax.backbones import efficientnet_lite, resnet, vgg
 from pfm_jax.types import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-RESNETS = tuple(arch + style for style in ("", "_caffe") for arch in resnet.DEPTHS)
-NAMES = (*RESNETS, *efficientnet_lite.STAGES)
+RESNETS = (*resnet.DEPTHS, *(f"resnet{depth}_caffe" for depth in (18, 34, 50, 101)))
+NAMES = (*RESNETS, *vgg.NAMES, *efficientnet_lite.STAGES)
 
 
 class Backbone(NamedTuple):
@@ -28,7 +29,9 @@ class Backbone(NamedTuple):
         name: one of `NAMES`.
         module: normalised RGB `[B, H, W, 3]` -> FeaturePyramid.
         mean, std: what the network was trained to subtract from and divide images in [0, 1] by.
-        torch_names: Flax path of a convolution -> checkpoint names of it and of its BatchNorm.
+        torch_names: Flax path of a convolution -> checkpoint names of it and of its BatchNorm, or
+            None for that if it has none.
+        conv_bias: whether the convolutions have a bias of their own.
         unused: matches checkpoint names of parts that are not used.
         batch_norm_eps: of the BatchNorm that is folded.
     """
@@ -37,7 +40,8 @@ class Backbone(NamedTuple):
     module: nn.Module
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    torch_names: Callable[[tuple[str, ...]], tuple[str, str]]
+    torch_names: Callable[[tuple[str, ...]], tuple[str, str | None]]
+    conv_bias: bool
     unused: re.Pattern[str]
     batch_norm_eps: float
 
@@ -51,8 +55,20 @@ def get(name: str) -> Backbone:
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             torch_names=resnet.torch_names,
+            conv_bias=False,
             unused=resnet.UNUSED,
             batch_norm_eps=resnet.BATCH_NORM_EPS,
+        )
+    if name in vgg.NAMES:
+        return Backbone(
+            name=name,
+            module=vgg.build(name),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            torch_names=functools.partial(vgg.torch_names, name),
+            conv_bias=True,
+            unused=vgg.UNUSED,
+            batch_norm_eps=vgg.BATCH_NORM_EPS,
         )
     if name in efficientnet_lite.STAGES:
         return Backbone(
@@ -61,6 +77,7 @@ def get(name: str) -> Backbone:
             mean=(127 / 255,) * 3,
             std=(128 / 255,) * 3,
             torch_names=efficientnet_lite.torch_names,
+            conv_bias=False,
             unused=efficientnet_lite.unused(name),
             batch_norm_eps=efficientnet_lite.BATCH_NORM_EPS,
         )

@@ -19,6 +19,7 @@ DEPTHS = {
     "resnet34": (3, 4, 6),
     "resnet50": (3, 4, 6),
     "resnet101": (3, 4, 23),
+    "wide_resnet50_2": (3, 4, 6),
 }
 BATCH_NORM_EPS = 1e-5
 UNUSED = re.compile(r"(layer4|fc)\.")
@@ -47,18 +48,22 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut; the output has four times `features` channels."""
+    """1x1, 3x3, 1x1 and a shortcut; the output has four times `features` channels.
+
+    The 3x3 has `width` times as many; 2 is Wide ResNet (Zagoruyko and Komodakis, 2016).
+    """
 
     features: int
     stride: int
     caffe: bool
+    width: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
         first, second = (self.stride, 1) if self.caffe else (1, self.stride)
-        y = nn.relu(conv(self.features, 1, first, "conv1")(x))
-        y = nn.relu(conv(self.features, 3, second, "conv2")(y))
+        y = nn.relu(conv(self.width * self.features, 1, first, "conv1")(x))
+        y = nn.relu(conv(self.width * self.features, 3, second, "conv2")(y))
         y = conv(4 * self.features, 1, 1, "conv3")(y)
         if x.shape != y.shape:
             x = conv(4 * self.features, 1, self.stride, "downsample")(x)
@@ -72,11 +77,13 @@ class ResNet(nn.Module):
         depths: blocks in conv2_x, conv3_x, conv4_x.
         bottleneck: the block of ResNet50 and deeper.
         caffe: the stride style of the original networks.
+        width: of the 3x3 in a bottleneck, a multiple of ResNet's.
     """
 
     depths: tuple[int, int, int]
     bottleneck: bool
     caffe: bool
+    width: int = 1
 
     @nn.compact
     def __call__(self, images: Array) -> FeaturePyramid:
@@ -90,7 +97,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not index else 1
                 features, name = 64 * 2**stage, f"layer{stage + 1}_{index}"
                 if self.bottleneck:
-                    x = Bottleneck(features, stride, self.caffe, name=name)(x)
+                    x = Bottleneck(features, stride, self.caffe, self.width, name=name)(x)
                 else:
                     x = Basic(features, stride, name=name)(x)
             pyramid[f"conv{stage + 2}_x"] = x
@@ -100,7 +107,8 @@ class ResNet(nn.Module):
 def build(name: str) -> ResNet:
     """The network called `name`, with `_caffe` at its end for the original stride style."""
     arch = name.removesuffix("_caffe")
-    return ResNet(DEPTHS[arch], arch in ("resnet50", "resnet101"), arch != name)
+    bottleneck, width = arch not in ("resnet18", "resnet34"), 2 if arch.startswith("wide") else 1
+    return ResNet(DEPTHS[arch], bottleneck, arch != name, width)
 
 
 def torch_names(path: tuple[str, ...]) -> tuple[str, str]:

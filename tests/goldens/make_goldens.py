@@ -35,6 +35,8 @@ VERSIONS = (
 )
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+WIDE = "wide_resnet50_2"
+VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 SIZES = ((256, 256), (200, 152))
 ODD_SIZE, ODD_NAMES = (129, 97), ("resnet50", "resnet50_caffe", "efficientnet_lite0")
@@ -99,6 +101,22 @@ def resnet(name: str) -> tuple[nn.Module, Stages]:
     return model, stages
 
 
+def vgg(name: str) -> tuple[nn.Module, Stages]:
+    """torchvision's VGG; the levels are what goes into the last three poolings."""
+    model = torchvision.models.get_model(name, weights=None)
+    model.classifier = nn.Identity()
+
+    def stages(x: Tensor) -> list[Tensor]:
+        before_pooling = []
+        for layer in model.features:
+            if isinstance(layer, nn.MaxPool2d):
+                before_pooling.append(x)
+            x = layer(x)
+        return before_pooling[-3:]
+
+    return model, stages
+
+
 def efficientnet_lite(name: str) -> tuple[nn.Module, Stages]:
     """The package's network to stride 16; without an image size its padding is TensorFlow's."""
     model = EfficientNet.from_name(name.replace("_", "-"), image_size=None)
@@ -131,8 +149,11 @@ def load_seeded(module: nn.Module, prefix: str = "") -> None:
 def make_backbones() -> Arrays:
     """Per network, size and level: shape, samples, channel means, largest magnitude."""
     arrays: Arrays = {}
-    for name in (*RESNETS, *(f"{resnet}_caffe" for resnet in RESNETS), *LITES):
-        model, stages = (efficientnet_lite if name in LITES else resnet)(name)
+    for name in (*RESNETS, *(f"{resnet}_caffe" for resnet in RESNETS), WIDE, *VGGS, *LITES):
+        family = efficientnet_lite if name in LITES else vgg if name in VGGS else resnet
+        model, stages = family(name)
+        if name in VGGS:
+            arrays[f"{name}/layers"] = np.array([type(m).__name__ for m in model.features])
         load_seeded(model)
         model.double().eval()
         arrays[f"{name}/parameters"] = np.array(sum(p.numel() for p in model.parameters()))
