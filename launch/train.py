@@ -13,8 +13,8 @@ from ml_collections import config_flags
 
 from launch import cli
 from pfm_jax import report
+from pfm_jax.config import Config
 from pfm_jax.run import Sources, train_categories
-from pfm_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The recipe, a file of configs/.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of the categories, or an archive.")
@@ -27,10 +27,8 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
-    config, workdir = cli.recipe(CONFIG), Path(WORKDIR.value)
-    if wrong := [seed for seed in SEEDS.value if not seed.isdecimal()]:
-        raise InputError(f"seeds: {wrong[0]!r} is not a whole number; write them as 0,1,2")
-    seeds = [int(seed) for seed in SEEDS.value]
+    config, workdir = cli.recipe(CONFIG, Config), Path(WORKDIR.value)
+    seeds = cli.whole_numbers(SEEDS)
     results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
     print(report.table(results))
 

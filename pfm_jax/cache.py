@@ -13,7 +13,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pfm_jax import memory
 from pfm_jax.datasets import images as image_files
 from pfm_jax.features import Networks, extract, feature_shapes
 from pfm_jax.files import cache_dir
@@ -51,25 +51,17 @@ class FeatureCache:
     num_datasets: int = dataclasses.field(default=1, metadata={"static": True})
 
 
-def free_host_memory() -> int:
-    """Bytes of memory that the system could give now, its file caches included."""
-    if (meminfo := Path("/proc/meminfo")).is_file():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return 1024 * int(fields["MemAvailable"].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def free_device_memory() -> int:
-    """Bytes that the first device could give now; on a CPU that is the host's memory."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit", free_host_memory()) - stats.get("bytes_in_use", 0)
+def at_levels(cache: FeatureCache, levels: tuple[str, ...]) -> FeatureCache:
+    """The same at some levels only."""
+    source, target = ({k: r[k] for k in levels} for r in (cache.rows.source, cache.rows.target))
+    return dataclasses.replace(cache, rows=FeaturePair(source, target))
 
 
 def choose_place(nbytes: int) -> str:
     """`"device"`, `"host"` or `"disk"`: the first with room for `nbytes`."""
-    if nbytes <= SHARE * free_device_memory():
+    if nbytes <= SHARE * memory.free_on_device():
         return "device"
-    return "host" if nbytes <= SHARE * free_host_memory() else "disk"
+    return "host" if nbytes <= SHARE * memory.free_on_host() else "disk"
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -105,11 +97,6 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
 EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
 
 
-def tree_bytes(tree: Any) -> int:
-    """Of arrays, or of the shapes of arrays that are not there yet."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def cache_shapes(
     networks: Networks, num_images: int, size: int, levels: tuple[str, ...]
 ) -> FeaturePair:
@@ -142,7 +129,7 @@ def build_cache(
     """
     shapes = cache_shapes(networks, len(examples), size, levels)
     positions = {k: rows.shape[0] // len(examples) for k, rows in shapes.source.items()}
-    nbytes = tree_bytes(shapes)
+    nbytes = memory.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
@@ -153,4 +140,6 @@ def build_cache(
         rows = store(rows, new, {level: done * n for level, n in positions.items()})
         done += count
     images_each = len(examples) // num_datasets
-    return FeatureCache(jax.block_until_ready(rows), images_each, place, num_datasets)
+    rows = jax.block_until_ready(rows)
+    memory.release()
+    return FeatureCache(rows, images_each, place, num_datasets)

@@ -5,7 +5,9 @@ override any field (`--config.train.steps=500`). They hash by value: a recipe is
 argument of `jit`. (Annotations are not deferred here: flags read the types.)
 """
 
+import copy
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -145,6 +147,39 @@ class Config:
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
 
     __hash__ = _by_value
+
+
+@dataclasses.dataclass(slots=True)
+class SweepConfig:
+    """Many recipes that differ in little.
+
+    Attributes:
+        name: of the sweep.
+        base: the recipe that all cases start from.
+        cases: name -> field of the base, dotted (`"networks.source"`) -> its value in the case.
+    """
+
+    name: str = "sweep"
+    base: Config = dataclasses.field(default_factory=Config)
+    cases: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def replaced(config: Config, changes: dict[str, Any]) -> Config:
+    """A copy with other values in some fields, named as in `SweepConfig.cases`.
+
+    Raises:
+        InputError: there is no such field.
+    """
+    config = copy.deepcopy(config)
+    for field, value in changes.items():
+        *place, name = field.split(".")
+        try:
+            part = functools.reduce(getattr, place, config)
+            getattr(part, name)
+            setattr(part, name, copy.deepcopy(value))
+        except AttributeError as error:
+            raise InputError(f"config.{field}: there is no such field") from error
+    return config
 
 
 def validate(config: Config) -> None:

@@ -7,7 +7,8 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pfm_jax import files, mapping, metrics, report, scoring
+from pfm_jax import files, intervals, mapping, metrics, report, scoring
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.config import Config
 from pfm_jax.datasets import images as image_files
@@ -27,6 +28,9 @@ from pfm_jax.types import Dataset, Metrics
 
 SHOWN = 6
 """Of the most anomalous test images in `heatmaps.png`; and a third as many of the least."""
+
+
+Combinations = Sequence[tuple[str, ...]]
 
 
 @contextmanager
@@ -44,8 +48,11 @@ def evaluate(
     networks: Networks,
     folder: Path,
     seconds: dict[str, float],
+    combinations: Combinations = (),
 ) -> dict[str, Any]:
-    """Scores the test images, writes `metrics.json`, `scores.csv` and `heatmaps.png`.
+    """Scores the test images, writes `scores.csv`, the pictures and at last `metrics.json`.
+
+    `combinations` of levels are measured besides all levels and each of them.
 
     Returns:
         What `metrics.json` holds.
@@ -54,15 +61,21 @@ def evaluate(
     size = config.data.image_size
     with timed(seconds, "evaluate"):
         heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-        maps, scores, labels, paths = _score(heads, dataset, networks, config)
+        maps, scores, labels, paths = _score(heads, dataset, networks, config, combinations)
         masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
         measured = {
             level: _measure(maps.get(level), scores[level], labels, masks)
             for level in tqdm(scores, desc="metrics", unit="map", disable=None)
         }
+    table = io.StringIO()
+    rows = zip(paths, (f"{score:.8g}" for score in scores["fused"]), labels, strict=True)
+    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
+    files.write(folder / "scores.csv", table.getvalue().encode())
+    panels = _panels(heads, provenance, dataset, networks, scores["fused"])
+    threshold = None if masks is None else segmentation_threshold(maps["fused"], masks)
+    _write_pictures(panels, threshold, provenance.category, folder)
     results = {
-        **dataclasses.asdict(measured.pop("fused")),
-        "levels": {level: dataclasses.asdict(values) for level, values in measured.items()},
+        **_measurements(measured, tuple(config.mapping.latent), combinations),
         "seconds": seconds,
         "counts": {
             "train": provenance.num_images,
@@ -74,30 +87,62 @@ def evaluate(
         "seed": config.seed,
     }
     files.write(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
-    table = io.StringIO()
-    rows = zip(paths, (f"{score:.8g}" for score in scores["fused"]), labels, strict=True)
-    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
-    files.write(folder / "scores.csv", table.getvalue().encode())
-    shown = _heatmaps(heads, provenance, dataset, networks, scores["fused"])
-    files.write(folder / "heatmaps.png", shown)
     return results
 
 
+def _measurements(
+    measured: dict[str, Metrics], levels: tuple[str, ...], combinations: Combinations
+) -> dict[str, Any]:
+    found = {name: dataclasses.asdict(metrics) for name, metrics in measured.items()}
+    return {
+        **found["fused"],
+        "levels": {level: found[level] for level in levels},
+        "combinations": {name: found[name] for name in map(joined, combinations)},
+    }
+
+
+def segmentation_threshold(maps: np.ndarray, masks: np.ndarray, fpr: float = 0.005) -> float:
+    """The score that a part `fpr` of the normal pixels of all images exceeds (figure 6)."""
+    return float(np.quantile(maps[~masks], 1 - fpr))
+
+
+def _write_pictures(
+    panels: list[report.Panel], threshold: float | None, category: str, folder: Path
+) -> None:
+    """`heatmaps.png`, and each test image in it by itself in `gallery/`."""
+    files.write(folder / "heatmaps.png", report.heatmaps(panels, category, SHOWN))
+    for index, panel in enumerate(panels):
+        files.write(folder / "gallery" / f"{index}.png", report.strip(panel, threshold))
+    gallery = [{"title": panel.title, "truth": panel.mask is not None} for panel in panels]
+    files.write(folder / "gallery" / "gallery.json", json.dumps(gallery).encode())
+
+
+def joined(levels: Sequence[str]) -> str:
+    """The name of a combination of levels."""
+    return "+".join(levels)
+
+
 def _score(
-    heads: FoldedHeads, dataset: Dataset, networks: Networks, config: Config
+    heads: FoldedHeads,
+    dataset: Dataset,
+    networks: Networks,
+    config: Config,
+    combinations: Combinations,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, list[str]]:
-    """Maps `[N, H, W]` (only where there are masks) and image scores `[N]`, by level and fused."""
-    names = ("fused", *config.mapping.latent)
-    maps: dict[str, list[Any]] = {name: [] for name in names}
-    scores: dict[str, list[Any]] = {name: [] for name in names}
+    """Maps `[N, H, W]` (only where there are masks) and image scores `[N]`, by what they are of:
+    all levels (`fused`), one, or a combination.
+    """
+    maps: dict[str, list[np.ndarray]] = defaultdict(list)
+    scores: dict[str, list[np.ndarray]] = defaultdict(list)
     for _, found in scoring.score_examples(networks, heads, dataset.test, config, "scoring"):
-        for name, host in {"fused": found.fused, **found.levels}.items():
+        means = {joined(c): np.mean([found.levels[k] for k in c], axis=0) for c in combinations}
+        for name, host in {"fused": found.fused, **found.levels, **means}.items():
             scores[name].append(host.max((1, 2)))
             if dataset.has_masks:
                 maps[name].append(host)
     labels = np.array([example.label for example in dataset.test])
     paths = [example.path for example in dataset.test]
-    stacked = {name: np.concatenate(parts) for name, parts in maps.items() if parts}
+    stacked = {name: np.concatenate(parts) for name, parts in maps.items()}
     return stacked, {name: np.concatenate(parts) for name, parts in scores.items()}, labels, paths
 
 
@@ -105,24 +150,27 @@ def _measure(
     maps: np.ndarray | None, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
 ) -> Metrics:
     pixel_auroc = pro_auc = None
+    found = {"image_auroc": intervals.image_interval(scores, labels)}
     if maps is not None and masks is not None:
         pixel_auroc, pro_auc = metrics.pixel_metrics(maps, masks)
+        found["pixel_auroc"], found["pro_auc"] = intervals.pixel_intervals(maps, masks)
     return Metrics(
         image_auroc=metrics.image_auroc(scores, labels),
         image_ap=metrics.image_ap(scores, labels),
         pixel_auroc=pixel_auroc,
         pro_auc=pro_auc,
+        intervals=found,
     )
 
 
-def _heatmaps(
+def _panels(
     heads: FoldedHeads,
     provenance: Provenance,
     dataset: Dataset,
     networks: Networks,
     scores: np.ndarray,
-) -> bytes:
-    """The most and the least anomalous test images, most anomalous first."""
+) -> list[report.Panel]:
+    """The most and then the least anomalous test images, most anomalous first."""
     order = np.argsort(-scores, kind="stable")
     least = order[max(SHOWN, len(order) - SHOWN // 3) :]
     chosen = [dataset.test[int(index)] for index in (*order[:SHOWN], *least)]
@@ -134,6 +182,4 @@ def _heatmaps(
             mask = image_files.decode_mask(example, size) if dataset.has_masks else None
             title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
             panels.append(report.Panel(title, image, mask, anomaly_map))
-    low = float(np.median([panel.anomaly_map for panel in panels[SHOWN:] or panels]))
-    title = f"{provenance.category}: most anomalous test images, then the least"
-    return report.heatmaps(panels, title, low, float(scores.max()))
+    return panels

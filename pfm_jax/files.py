@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import os
+import urllib.request
 from pathlib import Path
+
+from tqdm import tqdm
 
 from pfm_jax.types import InputError
 
@@ -24,3 +29,35 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def download(url: str, sha256: str, target: Path) -> None:
+    """Fetches a file whole or not at all, and checks it.
+
+    Args:
+        url: where it is.
+        sha256: in hex, or its beginning.
+        target: the file to be.
+
+    Raises:
+        OSError: the network, or a file with another hash.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file, urllib.request.urlopen(url, timeout=30) as response:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            bar = tqdm(desc=target.name, total=total, unit="B", unit_scale=True, disable=None)
+            with bar:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    digest.update(block)
+                    bar.update(len(block))
+        if not digest.hexdigest().startswith(sha256):
+            raise OSError(f"sha256 is {digest.hexdigest()[:16]}..., not {sha256[:16]}...")
+        os.replace(part, target)
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)

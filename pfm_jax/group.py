@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from pfm_jax import cache, loop, train
+from pfm_jax import cache, history, loop, memory, train
+from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
 from pfm_jax.config import Config
 from pfm_jax.datasets import images as image_files
-from pfm_jax.evaluate import evaluate, timed
+from pfm_jax.evaluate import Combinations, evaluate, timed
 from pfm_jax.features import Networks, feature_shapes
 from pfm_jax.train import TrainState
 from pfm_jax.types import Dataset, InputError
@@ -27,11 +29,12 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """One run: what it is made from, its images, and its folder."""
+    """One run: what it is made from, its images, its folder, and what else is measured of it."""
 
     provenance: Provenance
     dataset: Dataset
     folder: Path
+    combinations: Combinations = ()
 
 
 def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
@@ -43,9 +46,9 @@ def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
     """
     config = runs[0].provenance.config
     levels, size = tuple(config.mapping.latent), config.data.image_size
-    room, on_cpu = cache.SHARE * cache.free_device_memory(), jax.default_backend() == "cpu"
-    state = 3 * cache.tree_bytes(jax.eval_shape(lambda: fresh_state(config, networks, 1)))
-    image = cache.tree_bytes(cache.cache_shapes(networks, 1, size, levels))
+    room, on_cpu = cache.SHARE * memory.free_on_device(), jax.default_backend() == "cpu"
+    state = 3 * memory.tree_bytes(jax.eval_shape(lambda: fresh_state(config, networks, 1)))
+    image = memory.tree_bytes(cache.cache_shapes(networks, 1, size, levels))
     found: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
         group = [*found[-1], run] if found else [run]
@@ -60,8 +63,17 @@ def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
     return found
 
 
-def train_group(runs: Sequence[Run], networks: Networks) -> dict[Path, dict[str, Any]]:
+def train_group(
+    runs: Sequence[Run],
+    networks: Networks,
+    features: Callable[[], FeatureCache] | None = None,
+) -> dict[Path, dict[str, Any]]:
     """Trains together (or resumes, or skips what is done), evaluates, writes the runs' folders.
+
+    Args:
+        runs: of `groups`.
+        networks: the frozen ones.
+        features: gives those of the runs' training images, if they are kept elsewhere.
 
     Returns:
         Folder -> what `evaluate` returns.
@@ -75,7 +87,7 @@ def train_group(runs: Sequence[Run], networks: Networks) -> dict[Path, dict[str,
         todo = [run for run in runs if int(states[run.folder].step) < _total(run)]
         for step in sorted({int(states[run.folder].step) for run in todo}):
             some = [run for run in todo if int(states[run.folder].step) == step]
-            states |= _fit(some, states, networks, checkpoints, seconds)
+            states |= _fit(some, states, networks, checkpoints, seconds, features)
     return {
         run.folder: evaluate(
             states[run.folder],
@@ -84,6 +96,7 @@ def train_group(runs: Sequence[Run], networks: Networks) -> dict[Path, dict[str,
             networks,
             run.folder,
             seconds[run.folder],
+            run.combinations,
         )
         for run in runs
     }
@@ -102,6 +115,7 @@ def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
         log.info("%s: goes on from step %d", name, int(state.step))
+    history.cut(run.folder, int(state.step))
     return state
 
 
@@ -111,6 +125,7 @@ def _fit(
     networks: Networks,
     checkpoints: dict[Path, Checkpoints],
     seconds: dict[Path, dict[str, float]],
+    features: Callable[[], FeatureCache] | None,
 ) -> dict[Path, TrainState]:
     """Features and training of runs at the same step; the features are gone when it returns."""
     config = runs[0].provenance.config
@@ -121,12 +136,18 @@ def _fit(
             raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
     spent: dict[str, float] = {}
     with timed(spent, "features"):
-        images = [example for dataset in categories.values() for example in dataset.train]
-        features = cache.build_cache(networks, images, size, levels, num_datasets=len(categories))
+        if features:
+            rows = cache.at_levels(features(), levels)
+        else:
+            images = [example for dataset in categories.values() for example in dataset.train]
+            rows = cache.build_cache(networks, images, size, levels, num_datasets=len(categories))
 
-    def save(states: list[TrainState]) -> None:
-        for run, state in zip(runs, states, strict=True):
+    def save(states: list[TrainState], losses: dict[str, np.ndarray]) -> None:
+        for index, (run, state) in enumerate(zip(runs, states, strict=True)):
+            own = {level: values[index] for level, values in losses.items()}
+            history.append(run.folder, int(state.step), own)
             checkpoints[run.folder].save(state, run.provenance)
+        memory.release()
 
     with timed(spent, "train"):
         which = [jnp.int32(list(categories).index(run.provenance.category)) for run in runs]
@@ -135,7 +156,7 @@ def _fit(
                 dataclasses.replace(states.pop(run.folder), dataset=index)
                 for run, index in zip(runs, which, strict=True)
             ],
-            features,
+            rows,
             config,
             save,
         )

@@ -132,7 +132,7 @@ def fit(
     states: Sequence[TrainState],
     cache: FeatureCache,
     config: Config,
-    save: Callable[[list[TrainState]], None] = lambda _: None,
+    save: Callable[[list[TrainState], dict[str, np.ndarray]], None] = lambda *_: None,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs together to the last step, from wherever they are.
 
@@ -140,7 +140,8 @@ def fit(
         states: of runs at the same step.
         cache: the features of the training images.
         config: the recipe, but for the seed, which is each run's own.
-        save: is called with the states about every `checkpoint_every` steps and at the end.
+        save: is called about every `checkpoint_every` steps and at the end, with the states and the
+            losses of the steps since `[G, steps]`.
 
     Returns:
         The states at the last step and level -> loss of every step done `[G, steps]`.
@@ -153,6 +154,7 @@ def fit(
     # Scans of one length, as far as it goes: each length is a program of its own.
     length = -(-total // -(-total // min(SCAN_STEPS, every)))
     history: list[dict[str, np.ndarray]] = []
+    saved = 0
     groups, cache = _groups(states), _everywhere(cache, len(states))
     del states
     with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
@@ -165,13 +167,25 @@ def fit(
             history.append(jax.tree.map(lambda *x: np.concatenate(x), *parts))
             _check_finite(history[-1])
             done += steps
-            if done == total or done % every < steps:
-                save([state for group in groups for state in unstack(group)])
             bar.set_postfix({k: f"{v.mean():.2e}" for k, v in history[-1].items()})
             bar.update(steps)
+            if done < total and done % every < steps:
+                save(_runs(groups), _joined(history[saved:]))
+                saved = len(history)
+    states = _runs(groups)
+    del groups  # a state is three times its parameters
+    if history:
+        save(states, _joined(history[saved:]))
+    return states, _joined(history)
+
+
+def _runs(groups: Sequence[TrainState]) -> list[TrainState]:
+    return [state for group in groups for state in unstack(group)]
+
+
+def _joined(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     levels = history[0] if history else {}
-    whole = {level: np.concatenate([part[level] for part in history], 1) for level in levels}
-    return [state for group in groups for state in unstack(group)], whole
+    return {level: np.concatenate([part[level] for part in history], 1) for level in levels}
 
 
 def _check_finite(losses: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from pfm_jax.config import MappingConfig
 from pfm_jax.features import l2_normalize
 from pfm_jax.layers import EPS, Layers, Linear, exact, product
-from pfm_jax.types import Batch, FeaturePair, Params
+from pfm_jax.types import LEVELS, Batch, FeaturePair, Params
 
 FoldedHeads = dict[str, dict[str, list[tuple[Array, Array]]]]
 """Level -> direction -> kernel `[C, C']` and bias `[C']` of each layer, all but the last + ReLU."""
@@ -82,11 +82,14 @@ def make_heads(
 
 
 def init(heads: dict[str, MappingHeads], key: Array) -> tuple[Params, Params]:
-    """Fresh parameters and BatchNorm statistics of all levels; consumes `key`."""
+    """Fresh parameters and BatchNorm statistics of all levels; consumes `key`.
+
+    Those of a level do not depend on which others there are.
+    """
     params, batch_stats = {}, {}
-    for index, (level, head) in enumerate(sorted(heads.items())):
+    for level, head in heads.items():
         inputs = {k: jnp.zeros((2, channels)) for k, (channels, _) in head.channels.items()}
-        variables = head.init(jax.random.fold_in(key, index), inputs, jnp.ones(2))
+        variables = head.init(jax.random.fold_in(key, LEVELS.index(level)), inputs, jnp.ones(2))
         params[level], batch_stats[level] = variables["params"], variables["batch_stats"]
     return params, batch_stats
 

@@ -1,63 +1,69 @@
 """Exact AUROC, AP and PRO, on the host.
 
-All curves come from one sort and cumulative sums: a threshold at every distinct score, no bins.
-Every metric depends on the order of the scores only.
+All curves come from one sort and running sums: a threshold at every distinct score, no bins. Every
+metric depends on the order of the scores only. An entry's score and kind are sorted as one integer,
+and curves are summed piece by piece: what is touched once costs more than the arithmetic, which is
+most of the time for a hundred million pixels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import sklearn.metrics
 from scipy import ndimage
 
 EIGHT_CONNECTED = np.ones((3, 3), bool)
-ANOMALOUS_AND_NORMAL = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+ANOMALOUS, NORMAL = np.array([0.0, 1.0]), np.array([1.0, 0.0])
 """The weights of labels 0 and 1 in hits and in false alarms."""
 
-PIECE = 2**16
-"""Points of a curve that are summed at a time."""
+PIECE = 2**17
+"""Entries that are summed at a time."""
+
+Curves = Iterator[list[np.ndarray]]
+"""Pieces of curves, from the highest score on; each begins where the one before it ended."""
 
 
-def _cumulated(scores: np.ndarray, kinds: np.ndarray, *weights: np.ndarray) -> list[np.ndarray]:
-    """For each distinct score from the top, preceded by 0: the sum of weights at or above it.
+def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """int64 `[N]`, ordered as the scores `[N]`, with the kinds `[N]` in the lower half.
 
-    Args:
-        scores: `[N]`.
-        kinds: `[N]`, what each entry is.
-        weights: of each kind; a sum is made for each such table.
+    Scores are float32, or ranks as `_checked` makes them of others.
     """
-    last_of_its_value, kinds = _sorted(scores, kinds)
-    sums = []
-    for table in weights:
-        values = table[kinds]
-        sums.append(np.zeros(np.count_nonzero(last_of_its_value) + 1))
-        np.compress(last_of_its_value, np.cumsum(values, out=values), out=sums[-1][1:])
-    return sums
-
-
-def _sorted(scores: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In the order of falling scores: whether an entry is the last of its score, and its kind.
-
-    A float32 score and its kind are sorted as one integer of 64 bits, in place: nothing is looked
-    up all over memory, which is most of the time for a hundred million pixels.
-    """
-    if scores.dtype != np.float32:
-        order = np.argsort(scores)[::-1]
-        ordered = scores[order]
-        return np.append(ordered[1:] != ordered[:-1], True), kinds[order]
-    bits = (scores + np.float32(0)).view(np.int32)  # of -0.0, which equals 0.0, those of 0.0
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # now integers are ordered as the scores are
-    keys = bits.astype(np.int64)
+    ordered = scores
+    if scores.dtype == np.float32:
+        bits = (scores + np.float32(0)).view(np.int32)  # of -0.0, which equals 0.0, those of 0.0
+        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers, ordered as the scores are
+    keys = ordered.astype(np.int64)
     keys <<= 32
     keys |= kinds
-    keys.sort()
-    rising = keys.view("<i4")[1::2]  # the upper halves; JAX knows no big-endian machine
-    last_of_its_value = np.append(True, rising[1:] != rising[:-1])[::-1]
-    keys &= 2**32 - 1
-    return last_of_its_value, keys[::-1]
+    return keys
+
+
+def _curves(keys: np.ndarray, *weights: np.ndarray) -> Curves:
+    """For each distinct score from the top: the sum of weights at or above it.
+
+    Args:
+        keys: of all entries, sorted.
+        weights: of each kind; a curve is made of each such table.
+    """
+    sums, points = [0.0] * len(weights), [0.0] * len(weights)
+    for stop in range(len(keys), 0, -PIECE):
+        start = max(0, stop - PIECE)
+        values = keys[start:stop] >> 32
+        below = keys[start - 1] >> 32 if start else None
+        last_of_its_value = np.append(values[0] != below, values[1:] != values[:-1])[::-1]
+        kinds = (keys[start:stop] & (2**32 - 1))[::-1]
+        running = [s + np.cumsum(table[kinds]) for s, table in zip(sums, weights, strict=True)]
+        found = [
+            np.append(point, r[last_of_its_value]) for point, r in zip(points, running, strict=True)
+        ]
+        sums, points = [r[-1] for r in running], [f[-1] for f in found]
+        yield found
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 scores or, of others, their ranks; bool labels."""
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
         raise ValueError(f"scores are {scores.shape}, labels {labels.shape}")
@@ -65,17 +71,9 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
         raise ValueError("scores have entries that are not finite")
     if labels.all() or not labels.any():
         raise ValueError("labels are all of one class: no curve can be drawn")
+    if scores.dtype != np.float32:
+        scores = np.unique(scores, return_inverse=True)[1].reshape(labels.shape)
     return scores, labels
-
-
-def _area(y: np.ndarray, x: np.ndarray) -> float:
-    """By trapezoids, piece by piece: memory that is touched once costs more than arithmetic."""
-    pieces = (slice(start, start + PIECE + 1) for start in range(0, len(x) - 1, PIECE))
-    return sum(float(np.trapezoid(y[piece], x[piece])) for piece in pieces)
-
-
-def _auroc(hits: np.ndarray, alarms: np.ndarray) -> float:
-    return float(_area(hits, alarms) / hits[-1] / alarms[-1])
 
 
 def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -85,22 +83,26 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
         ValueError: shapes that differ, scores that are not finite, labels of one class.
     """
     scores, labels = _checked(scores, labels)
-    hits, alarms = _cumulated(scores, labels.astype(np.int32), *ANOMALOUS_AND_NORMAL)
-    return _auroc(hits, alarms)
+    keys = np.empty(scores.shape, np.int64)
+    for own, some, kinds in zip(
+        np.atleast_2d(keys), np.atleast_2d(scores), np.atleast_2d(labels), strict=True
+    ):
+        own[:] = _keys(some, kinds)
+    flat = keys.reshape(-1)
+    flat.sort()
+    curves = _curves(flat, ANOMALOUS, NORMAL)
+    return sum(float(np.trapezoid(y, x)) for y, x in curves) / labels.sum() / (~labels).sum()
 
 
 def image_ap(scores: np.ndarray, labels: np.ndarray) -> float:
     """Average precision of image scores `[N]` (`sklearn.metrics.average_precision_score`)."""
-    scores, labels = _checked(scores, labels)
+    _checked(scores, labels)
     return float(sklearn.metrics.average_precision_score(labels, scores))
 
 
 def pixel_auroc(score_maps: np.ndarray, masks: np.ndarray) -> float:
     """Area under the ROC curve of all pixels, maps and masks `[N, H, W]`. Raises ValueError."""
-    score_maps, masks = _checked(score_maps, masks)
-    kinds = masks.ravel().astype(np.int32)
-    hits, alarms = _cumulated(score_maps.ravel(), kinds, *ANOMALOUS_AND_NORMAL)
-    return _auroc(hits, alarms)
+    return image_auroc(score_maps, masks)
 
 
 def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> float:
@@ -118,42 +120,49 @@ def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> 
     Raises:
         ValueError: as `image_auroc`.
     """
-    score_maps, masks = _checked(score_maps, masks)
-    regions, _, part, alarm = _regions(masks)
-    overlap, alarms = _cumulated(score_maps.ravel(), regions.ravel(), part, alarm)
-    return _pro(overlap, alarms, max_fpr)
+    return pixel_metrics(score_maps, masks, max_fpr)[1]
 
 
-def pixel_metrics(score_maps: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
+def pixel_metrics(
+    score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3
+) -> tuple[float, float]:
     """`pixel_auroc` and `pro_auc` from one sort."""
     score_maps, masks = _checked(score_maps, masks)
-    regions, *tables = _regions(masks)
-    hits, overlap, alarms = _cumulated(score_maps.ravel(), regions.ravel(), *tables)
-    return _auroc(hits, alarms), _pro(overlap, alarms, 0.3)
+    keys, parts = np.empty(masks.shape, np.int64), [np.zeros(1)]
+    for own, score_map, mask in zip(keys, score_maps, masks, strict=True):
+        numbers, of_regions = regions(mask)
+        numbers[mask] += sum(map(len, parts)) - 1
+        own[:] = _keys(score_map, numbers)
+        parts.append(of_regions)
+    flat = keys.reshape(-1)
+    flat.sort()
+    overlap = np.concatenate(parts)
+    is_region = (overlap > 0).astype(np.float64)
+    normal = float(masks.size - np.count_nonzero(masks))
+    auroc = pro = 0.0
+    limit = max_fpr * normal
+    for hits, overlaps, alarms in _curves(flat, is_region, overlap, 1 - is_region):
+        auroc += float(np.trapezoid(hits, alarms))
+        pro += _area_up_to(limit, overlaps, alarms)
+    regions_, anomalous = len(overlap) - 1, np.count_nonzero(masks)
+    return auroc / anomalous / normal, pro / regions_ / limit
 
 
-def _regions(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The 8-connected regions of all masks.
+def _area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
+    """Below a piece of a curve, as far as x goes up to `limit`."""
+    if x[0] >= limit:
+        return 0.0
+    inside = int(np.searchsorted(x, limit, side="right"))
+    x, y = np.append(x[:inside], min(limit, x[-1])), np.append(y[:inside], np.interp(limit, x, y))
+    return float(np.trapezoid(y, x))
+
+
+def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 8-connected regions of a mask `[H, W]`, bool.
 
     Returns:
-        The number of each pixel's region `[N, H, W]`, 0 outside of all; and for each number: 1 if
-        it is a region, the part of it that a pixel is, 1 if it is none.
+        The number of each pixel's region `[H, W]`, from 1 on, 0 outside of all; and the part of
+        each region that one pixel is.
     """
-    regions, count = np.zeros(masks.shape, np.int32), 0
-    for mask, numbers in zip(masks, regions, strict=True):
-        labelled, found = ndimage.label(mask, EIGHT_CONNECTED)
-        numbers[mask] = labelled[mask] + count
-        count += found
-    is_region = np.arange(count + 1) > 0
-    parts = is_region / np.bincount(regions.ravel(), minlength=count + 1)
-    return regions, is_region.astype(np.float64), parts, (~is_region).astype(np.float64)
-
-
-def _pro(overlap: np.ndarray, alarms: np.ndarray, max_fpr: float) -> float:
-    limit = max_fpr * alarms[-1]
-    inside = np.searchsorted(alarms, limit, side="right")
-    around = slice(inside - 1, inside + 1)
-    at_limit = np.interp(limit, alarms[around], overlap[around])
-    area = _area(overlap[:inside], alarms[:inside])
-    area += (limit - alarms[inside - 1]) * (overlap[inside - 1] + at_limit) / 2
-    return float(area / limit / overlap[-1])
+    numbers, _ = ndimage.label(mask, EIGHT_CONNECTED)
+    return numbers, 1 / np.bincount(numbers.ravel())[1:]

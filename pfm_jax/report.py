@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
 
@@ -56,11 +58,40 @@ def _mean(results: Mapping[str, Mapping[str, Any]], metric: str) -> float | None
     return sum(values) / len(values) if values else None
 
 
-def heatmaps(panels: Sequence[Panel], title: str, vmin: float, vmax: float) -> bytes:
+def _shaded(image: np.ndarray, mask: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:
+    """The image in grey, where `mask` is in a colour; in [0, 1]."""
+    shown = np.repeat(image.mean(-1, keepdims=True) / 255, 3, -1)
+    shown[mask] = 0.4 * shown[mask] + 0.6 * np.array(colour)
+    return shown
+
+
+def strip(panel: Panel, threshold: float | None) -> bytes:
+    """A PNG as a column of figure 6: image, ground truth in red, map, segmentation in green.
+
+    Without ground truth or threshold their parts are left out. The map's colours span its scores.
+    """
+    low, high = float(panel.anomaly_map.min()), float(panel.anomaly_map.max())
+    heat = colormaps["inferno"]((panel.anomaly_map - low) / max(high - low, 1e-9))[..., :3]
+    tiles = [panel.image / 255, heat]
+    if panel.mask is not None:
+        tiles.insert(1, _shaded(panel.image, panel.mask, (1, 0, 0)))
+    if threshold is not None:
+        tiles.append(_shaded(panel.image, panel.anomaly_map > threshold, (0, 0.9, 0.2)))
+    buffer = io.BytesIO()
+    pixels = (255 * np.concatenate(tiles, 1)).round().astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def heatmaps(panels: Sequence[Panel], category: str, most: int) -> bytes:
     """A PNG, a column for each panel: image, ground truth (if any), anomaly map, overlay.
 
-    `vmin` and `vmax` are the scores at the ends of the one colour scale.
+    The one colour scale goes from the median of the least anomalous, those after the first `most`,
+    to the highest score.
     """
+    vmin = float(np.median([panel.anomaly_map for panel in panels[most:] or panels]))
+    vmax = max(float(panel.anomaly_map.max()) for panel in panels)
+    title = f"{category}: most anomalous test images, then the least"
     names = ["image", "ground truth", "anomaly map", "overlay"]
     if all(panel.mask is None for panel in panels):
         names.remove("ground truth")
@@ -78,10 +109,8 @@ def heatmaps(panels: Sequence[Panel], title: str, vmin: float, vmax: float) -> b
             if name == "image":
                 axis.imshow(panel.image)
             elif name == "ground truth":
-                shown = np.repeat(grey[..., None] / 255, 3, -1)
-                if panel.mask is not None:
-                    shown[panel.mask] = 0.4 * shown[panel.mask] + (0.6, 0, 0)
-                axis.imshow(shown)
+                none = np.zeros(grey.shape, bool) if panel.mask is None else panel.mask
+                axis.imshow(_shaded(panel.image, none, (1, 0, 0)))
             elif name == "anomaly map":
                 heat = axis.imshow(panel.anomaly_map, **scale)
             else:

@@ -92,7 +92,7 @@ def train_categories(
     networks, weights = load_networks(config, sources)
     loaded = {n: datasets.load(config.data.dataset, sources.data_path, n, folder) for n in chosen}
     runs = [
-        Run(_provenance(one, name, dataset, weights, sources), dataset, workdir / place / name)
+        Run(provenance(one, name, dataset, weights, sources), dataset, workdir / place / name)
         for name, dataset in loaded.items()
         for place, one in (configs or {"": config}).items()
     ]
@@ -102,9 +102,10 @@ def train_categories(
     return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
 
 
-def _provenance(
+def provenance(
     config: Config, name: str, dataset: Dataset, weights: dict[str, str], sources: Sources
 ) -> Provenance:
+    """What a run of this recipe on a category is made from, here and now."""
     return Provenance(
         config=config,
         category=name,

@@ -18,7 +18,7 @@ from pfm_jax import mapping
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import MappingConfig, TrainConfig
 from pfm_jax.mapping import MappingHeads
-from pfm_jax.types import Batch, FeaturePair, Params
+from pfm_jax.types import LEVELS, Batch, FeaturePair, Params
 
 Sizes = tuple[tuple[str, int], ...]
 """Each level and the rows that a data set has there, sorted."""
@@ -36,9 +36,9 @@ def draw(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The rows `[P]` of each level that a step sees, and their masks `[P]`.
 
-    Positions are drawn uniformly with replacement, the candidates of `keep_hardest` after
-    those that are sure to be seen. Images: every image once an epoch, in a new
-    order each epoch, the last batch padded.
+    Positions are drawn uniformly with replacement, those of a level whichever others there are, the
+    candidates of `keep_hardest` after those that are sure to be seen. Images: every image once an
+    epoch, in a new order each epoch, the last batch padded.
 
     Args:
         key: is folded with what the draw depends on.
@@ -51,9 +51,12 @@ def draw(
     rows, masks = {}, {}
     if config.sampling == "positions":
         key = jax.random.fold_in(key, step)
-        for index, (level, size) in enumerate(sizes):
-            shape = (positions_drawn(level, config),)
-            rows[level] = jax.random.randint(jax.random.fold_in(key, index), shape, 0, size)
+        for level, size in sizes:
+            own, shape = (
+                jax.random.fold_in(key, LEVELS.index(level)),
+                (positions_drawn(level, config),),
+            )
+            rows[level] = jax.random.randint(own, shape, 0, size)
             rows[level] += dataset * size
             masks[level] = jnp.ones(shape)
         return rows, masks

@@ -113,9 +113,13 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metrics:
-    """Fractions in [0, 1]; None where the data set has no masks."""
+    """Fractions in [0, 1]; None where the data set has no masks.
+
+    `intervals`: of each AUROC and of PRO, the ends of a 95% bootstrap interval over test images.
+    """
 
     image_auroc: float
     image_ap: float
     pixel_auroc: float | None
     pro_auc: float | None
+    intervals: dict[str, tuple[float, float]]

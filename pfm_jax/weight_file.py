@@ -6,19 +6,15 @@ EfficientNet-Lite, torchvision's published address.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib.util
 import os
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from tqdm import tqdm
 
-from pfm_jax import torch_file
+from pfm_jax import files, torch_file
 from pfm_jax.files import cache_dir
 from pfm_jax.types import InputError
 
@@ -65,7 +61,7 @@ def find(name: str, weights_dir: str | None = None) -> Path:
         raise InputError(_not_found(name, folders, remedy))
     try:
         return download(URLS[name], cache_dir() / "weights")
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except OSError as error:
         remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
         raise InputError(_not_found(name, folders, remedy)) from error
 
@@ -81,36 +77,14 @@ def _in_folder(folder: Path, stem: str) -> Path | None:
 
 
 def _not_found(name: str, folders: list[Path], remedy: str) -> str:
-    files = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES[:2])
-    return f"no weights of {name}: looked for {files} in {', '.join(map(str, folders))}; {remedy}"
+    names = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES[:2])
+    return f"no weights of {name}: looked for {names} in {', '.join(map(str, folders))}; {remedy}"
 
 
 def download(url: str, folder: Path) -> Path:
-    """Fetches `NAME-HASH.EXT` whole or not at all, and checks its sha256 against HASH.
-
-    Raises:
-        OSError: the network, or a file with another hash.
-    """
+    """Fetches `NAME-HASH.EXT` and checks it against HASH. Raises OSError."""
     target = folder / url.rsplit("/", 1)[1]
-    wanted = target.stem.rsplit("-", 1)[1]
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    part = folder / f".{target.name}.{os.getpid()}.part"
-    try:
-        with part.open("wb") as file, urllib.request.urlopen(url, timeout=30) as response:
-            total = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(
-                desc=target.name, total=total, unit="B", unit_scale=True, disable=None
-            ) as bar:
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    digest.update(block)
-                    bar.update(len(block))
-        if not digest.hexdigest().startswith(wanted):
-            raise OSError(f"sha256 is {digest.hexdigest()[:16]}..., not {wanted}...")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    files.download(url, target.stem.rsplit("-", 1)[1], target)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pfm_jax import datasets
-from pfm_jax.datasets import elpv, images, mvtec_ad
+from pfm_jax.datasets import btad, elpv, images, mvtec_ad
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
 
@@ -158,8 +159,8 @@ def spoil_an_image(root: Path) -> None:
         (spoil_an_image, r"test/good/001\.png: not a readable image"),
         (remove_one_mask, r"test/hole/002\.png: no mask for it .*hole/002_mask\.png"),
         (remove_training_images, "train/good: no images to learn from"),
-        (remove_good_test_images, "test: no good images"),
-        (remove_bad_test_images, "test: no anomalous images"),
+        (remove_good_test_images, "no good test images"),
+        (remove_bad_test_images, "no anomalous test images"),
     ],
 )
 def test_what_is_missing_is_named(dataset, harm, message, root: Path, cache: Path) -> None:
@@ -192,3 +193,108 @@ def test_elpv_protocol() -> None:
     files = [entry.image for part in (found.train, found.test) for entry in part.entries]
     assert len(set(files)) == len(files)
     assert not found.has_masks
+
+
+def make_tiles(root: Path) -> Path:
+    """Magnetic tiles as published: sizes vary, JPEG images, PNG masks beside them."""
+    for kind, count in (("Free", 10), ("Blowhole", 2), ("Crack", 1)):
+        folder = root / f"MT_{kind}" / "Imgs"
+        folder.mkdir(parents=True)
+        for index in range(count):
+            image = texture(index, 64)[: 40 + index, :, 0]
+            Image.fromarray(image).save(folder / f"exp{index}.jpg")
+            mask = np.zeros(image.shape, np.uint8)
+            mask[5:9, 5:9] = 0 if kind == "Free" else 255
+            (folder / f"exp{index}.png").write_bytes(png(mask))
+    return root
+
+
+def test_magnetic_tiles(tmp_path: Path, cache: Path) -> None:
+    root = make_tiles(tmp_path / "tiles")
+    assert datasets.categories("mtd", root, "all", cache) == ["magnetic_tile"]
+    found = datasets.load("mtd", root, "magnetic_tile", cache)
+    assert (len(found.train), len(found.test)) == (8, 5)
+    assert [e.defect for e in found.test] == ["good"] * 2 + ["blowhole"] * 2 + ["crack"]
+    assert images.masks(found.test, 64).any((1, 2)).tolist() == [False] * 2 + [True] * 3
+    learnt = {example.path for example in found.train}
+    assert not learnt & {example.path for example in found.test}
+    assert learnt == {e.path for e in datasets.load("mtd", root, "magnetic_tile", cache).train}
+    (root / "train.txt").write_text("exp3.jpg\nexp5.jpg\n\n")
+    listed = datasets.load("mtd", root, "magnetic_tile", cache)
+    assert [e.path for e in listed.train] == [f"MT_Free/Imgs/exp{i}.jpg" for i in (3, 5)]
+    assert sum(e.label == 0 for e in listed.test) == 8
+    (root / "train.txt").write_text("exp99.jpg\n")
+    with pytest.raises(InputError, match=r"train\.txt: exp99\.jpg is not among"):
+        datasets.load("mtd", root, "magnetic_tile", cache)
+    (root / "train.txt").unlink()
+    (root / "MT_Crack" / "Imgs" / "exp0.png").unlink()
+    with pytest.raises(InputError, match=r"exp0\.jpg: no mask for it"):
+        datasets.load("mtd", root, "magnetic_tile", cache)
+
+
+def make_visa(root: Path) -> Path:
+    """Two categories of VisA; masks hold small numbers, one for each kind of defect."""
+    lines = ["object,split,label,image,mask"]
+    for name in ("candle", "pcb1"):
+        for kind in ("Normal", "Anomaly"):
+            (root / name / "Data" / "Images" / kind).mkdir(parents=True)
+        (root / name / "Data" / "Masks" / "Anomaly").mkdir(parents=True)
+        for index in range(5):
+            path = f"{name}/Data/Images/Normal/{index:03d}.JPG"
+            Image.fromarray(texture(index)).save(root / path, "jpeg")
+            lines.append(f"{name},{'train' if index < 3 else 'test'},normal,{path},")
+        path = f"{name}/Data/Images/Anomaly/000.JPG"
+        mask = f"{name}/Data/Masks/Anomaly/000.png"
+        Image.fromarray(texture(9)).save(root / path, "jpeg")
+        values = np.zeros((64, 64), np.uint8)
+        values[3:7, 2:9] = 2
+        (root / mask).write_bytes(png(values))
+        lines.append(f"{name},test,anomaly,{path},{mask}")
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_visa_follows_its_split(tmp_path: Path, cache: Path) -> None:
+    root = make_visa(tmp_path / "VisA")
+    assert datasets.categories("visa", root, "all", cache) == ["candle", "pcb1"]
+    found = datasets.load("visa", root, "pcb1", cache)
+    assert [e.path for e in found.train] == [
+        f"pcb1/Data/Images/Normal/{i:03d}.JPG" for i in range(3)
+    ]
+    assert [e.label for e in found.test] == [0, 0, 1]
+    assert images.masks(found.test, 64).sum((1, 2)).tolist() == [0, 0, 28]
+    with pytest.raises(InputError, match=r"category=candel: .* did you mean candle"):
+        datasets.categories("visa", root, "candel", cache)
+    (root / "pcb1/Data/Images/Normal/001.JPG").unlink()
+    with pytest.raises(InputError, match=r"001\.JPG: not a readable image"):
+        datasets.load("visa", root, "pcb1", cache)
+    (root / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="must have the columns object, split"):
+        datasets.load("visa", root, "pcb1", cache)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_btad_is_downloaded_checked_and_unpacked(
+    right: bool, root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an address of ours: a zip with the folder inside, `ok` and `ko` for good and bad."""
+    place = tmp_path / "zip" / "BTech_Dataset_transformed"
+    shutil.copytree(root / "grid", place / "01")
+    for split in ("train", "test"):
+        (place / "01" / split / "good").rename(place / "01" / split / "ok")
+    (place / "01" / "test" / "hole").rename(place / "01" / "test" / "ko")
+    (place / "01" / "ground_truth" / "hole").rename(place / "01" / "ground_truth" / "ko")
+    made = Path(shutil.make_archive(str(tmp_path / "btad"), "zip", tmp_path / "zip"))
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    monkeypatch.setattr(btad, "URL", made.as_uri())
+    monkeypatch.setattr(btad, "SHA256", digest if right else "0" * 64)
+    if right:
+        assert datasets.categories("btad", None, "all", cache) == ["01"]
+        found = datasets.load("btad", None, "01", cache)
+        assert [e.label for e in found.test] == [1] * 4 + [0] * 3
+        assert images.masks(found.test, 64).any((1, 2)).tolist() == [True] * 4 + [False] * 3
+    else:
+        with pytest.raises(InputError, match=r"sha256 is .* set --data_dir to it"):
+            datasets.categories("btad", None, "all", cache)
+        assert not list((cache / "downloads").iterdir())

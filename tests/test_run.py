@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax import cache, group, run
+from pfm_jax import cache, group, memory, run
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.run import Sources, evaluate_category, train_categories
 from pfm_jax.types import InputError
@@ -125,10 +125,10 @@ def test_groups_follow_memory(
         for _ in range(2)
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    state = cache.tree_bytes(jax.eval_shape(lambda: group.fresh_state(config, networks, 6)))
-    features = cache.tree_bytes(cache.cache_shapes(networks, 6, 64, LEVELS))
+    state = memory.tree_bytes(jax.eval_shape(lambda: group.fresh_state(config, networks, 6)))
+    features = memory.tree_bytes(cache.cache_shapes(networks, 6, 64, LEVELS))
     room = (runs_in_memory * 3 * state + 2 * features) / cache.SHARE
-    monkeypatch.setattr(cache, "free_device_memory", lambda: room)
+    monkeypatch.setattr(memory, "free_on_device", lambda: room)
     assert [len(some) for some in group.groups(runs, networks)] == expected
     more = dataclasses.replace(provenance, num_images=7)
     other = [*runs, group.Run(more, None, Path("wood"))]

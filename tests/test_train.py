@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pfm_jax import cache as cache_module
-from pfm_jax import features, loop, mapping, pretrained, sampling, train
+from pfm_jax import features, loop, mapping, memory, pretrained, sampling, train
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance
 from pfm_jax.config import Config, TrainConfig
@@ -190,7 +190,7 @@ def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
     seen: dict[int, list[np.ndarray]] = {}
     with Checkpoints(tmp_path / "run") as checkpoints:
 
-        def save(states: list[train.TrainState]) -> None:
+        def save(states: list[train.TrainState], _: dict[str, np.ndarray]) -> None:
             (state,) = states
             checkpoints.save(state, provenance)
             seen[int(state.step)] = [leaf.copy() for leaf in leaves(state)]
@@ -242,7 +242,7 @@ def test_caches_hold_the_features_of_every_image(
 
 
 def test_place_follows_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "free_host_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "free_on_host", lambda: 1000)
     device = jax.devices()[0].memory_stats() is not None
     if not device:
         assert cache_module.choose_place(400) == "device"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
-from pfm_jax.datasets import elpv, folder, mvtec_ad
+from pfm_jax import files
+from pfm_jax.datasets import archive, btad, elpv, folder, mtd, mvtec_ad, visa
 from pfm_jax.types import Dataset, InputError
 
-NAMES = ("mvtec_ad", "folder", "elpv")
+NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
 
 
 def categories(dataset: str, data_dir: Path | None, chosen: str, cache: Path) -> list[str]:
@@ -16,13 +18,19 @@ def categories(dataset: str, data_dir: Path | None, chosen: str, cache: Path) ->
     Raises:
         InputError: no such data set, folder or category.
     """
-    found = (
-        ["solar_cells"] if dataset == "elpv" else folder.categories(_root(dataset, data_dir, cache))
-    )
+    root = _root(dataset, data_dir, cache)
+    if dataset == "elpv":
+        found = ["solar_cells"]
+    elif dataset == "mtd":
+        found = [mtd.CATEGORY]
+    else:
+        found = visa.categories(root) if dataset == "visa" else folder.categories(root)
     if chosen == "all":
         return found
     if chosen not in found:
-        raise InputError(f"category={chosen}: not among {', '.join(found)}")
+        near = difflib.get_close_matches(chosen, found)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"category={chosen}: not among {', '.join(found)}{hint}")
     return [chosen]
 
 
@@ -31,24 +39,45 @@ def load(dataset: str, data_dir: Path | None, category: str, cache: Path) -> Dat
 
     Args:
         dataset: one of `NAMES`.
-        data_dir: the folder of the categories (`mvtec_ad`: or an archive); unused for `elpv`.
-        category: a folder of `data_dir`.
+        data_dir: the folder of the data set, or an archive of it; unused for `elpv`.
+        category: of `categories`.
         cache: where prepared data may be kept.
 
     Raises:
         InputError: what is wrong with the data, and where.
     """
+    root = _root(dataset, data_dir, cache)
+    if dataset == "mvtec_ad":
+        return mvtec_ad.load(root / category, cache)
     if dataset == "elpv":
         return elpv.load()
-    root = _root(dataset, data_dir, cache) / category
-    return folder.load(root) if dataset == "folder" else mvtec_ad.load(root, cache)
+    if dataset == "mtd":
+        return mtd.load(root)
+    if dataset == "visa":
+        return visa.load(root, category)
+    return (btad if dataset == "btad" else folder).load(root / category)
 
 
 def _root(dataset: str, data_dir: Path | None, cache: Path) -> Path:
+    """The folder of a data set, unpacked and, where it has an address, downloaded."""
     if dataset not in NAMES:
         raise InputError(f"config.data.dataset={dataset!r}: must be one of {NAMES}")
+    if dataset == "elpv":
+        return elpv.root()
+    published = {"btad": btad, "visa": visa}.get(dataset)
+    if data_dir is None and published:
+        data_dir = _downloaded(published.URL, published.SHA256, cache)
     if data_dir is None:
         raise InputError("data_dir is not set: --data_dir=FOLDER, the folder of the categories")
-    if dataset == "mvtec_ad" and data_dir.is_file():
-        return mvtec_ad.unpack(data_dir, cache)
-    return data_dir
+    root = archive.unpack(data_dir, cache) if data_dir.is_file() else data_dir
+    return root / btad.INSIDE if (root / btad.INSIDE).is_dir() else root
+
+
+def _downloaded(url: str, sha256: str, cache: Path) -> Path:
+    target = cache / "downloads" / url.rsplit("/", 1)[1]
+    if not target.is_file():
+        try:
+            files.download(url, sha256, target)
+        except OSError as error:
+            raise InputError(f"{url}: {error}; download it and set --data_dir to it") from error
+    return target

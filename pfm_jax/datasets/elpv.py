@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pfm_jax.datasets.folder import Entry, Files, fingerprint
+from pfm_jax.datasets.folder import Entry, dataset
 from pfm_jax.types import Dataset, InputError
 
 SPLIT_SEED = 0
@@ -39,10 +39,4 @@ def load() -> Dataset:
     train = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i not in held_out]
     test = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i in held_out]
     test += [Entry(path, None, 1, "defective") for path in bad]
-    return Dataset(
-        category="solar_cells",
-        train=Files(folder, train),
-        test=Files(folder, test),
-        has_masks=False,
-        fingerprint=fingerprint(folder, train, test),
-    )
+    return dataset(folder, train, test, "solar_cells", has_masks=False)

@@ -103,10 +103,19 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
             good = folder.name in GOOD
             mask = None if good else _mask_of(root, folder.name, path)
             test.append(Entry(path, mask, int(not good), "good" if good else folder.name))
+    return train, test, check(root, train, test, masks_required=masks_required)
+
+
+def check(
+    root: Path, train: Sequence[Entry], test: Sequence[Entry], *, masks_required: bool
+) -> bool:
+    """Whether anomalous images have masks. Raises InputError; see `scan`."""
+    if not train:
+        raise InputError(f"{root}: no images to learn from")
     for label, kind in enumerate(("good", "anomalous")):
         if not any(entry.label == label for entry in test):
-            raise InputError(f"{root / 'test'}: no {kind} images, nothing can be measured")
-    for entry in train + test:
+            raise InputError(f"{root}: no {kind} test images, nothing can be measured")
+    for entry in (*train, *test):
         _check_header(entry)
     without = [entry.image for entry in test if entry.label and not entry.mask]
     has_masks = len(without) < sum(entry.label for entry in test)
@@ -115,7 +124,7 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
             f"{without[0]}: no mask for it (and {len(without) - 1} others); expected "
             f"{root}/ground_truth/{without[0].parent.name}/{without[0].stem}_mask.png"
         )
-    return train, test, has_masks
+    return has_masks
 
 
 def _check_header(entry: Entry) -> None:
@@ -157,13 +166,20 @@ def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> st
     return digest.hexdigest()
 
 
-def load(root: Path) -> Dataset:
-    """The category whose folder is `root`; masks are optional. Raises InputError; see `scan`."""
-    train, test, has_masks = scan(root, masks_required=False)
+def dataset(
+    root: Path, train: Sequence[Entry], test: Sequence[Entry], category: str, *, has_masks: bool
+) -> Dataset:
+    """A category of these files, which are below `root`."""
     return Dataset(
-        category=root.name,
+        category=category,
         train=Files(root, train),
         test=Files(root, test),
         has_masks=has_masks,
         fingerprint=fingerprint(root, train, test),
     )
+
+
+def load(root: Path) -> Dataset:
+    """The category whose folder is `root`; masks are optional. Raises InputError; see `scan`."""
+    train, test, has_masks = scan(root, masks_required=False)
+    return dataset(root, train, test, root.name, has_masks=has_masks)

@@ -9,15 +9,8 @@ TensorFlow is needed. Masks are required. See `folder` for the layout.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import lzma
-import os
-import shutil
 import sys
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -25,7 +18,6 @@ from typing import Any, overload
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
 
 from pfm_jax.datasets import folder, images
 from pfm_jax.types import Dataset, Example, InputError
@@ -134,34 +126,6 @@ class Records(Sequence[Example]):
             label=label,
             defect=record["defect"].decode(),
         )
-
-
-def unpack(archive: Path, cache: Path) -> Path:
-    """The folder of an archive's content, made once, whole or not at all."""
-    stat = archive.stat()
-    identity = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    target = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        with (
-            archive.open("rb") as file,
-            tqdm.wrapattr(file, "read", stat.st_size, desc="unpack", disable=None) as stream,
-            tarfile.open(fileobj=stream, mode="r:*") as tar,
-        ):
-            tar.extractall(part, filter="data")
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"data_dir={archive}: can't be unpacked ({error})") from error
-    try:
-        os.replace(part, target)
-    except OSError:
-        shutil.rmtree(part, ignore_errors=True)
-        if not target.is_dir():  # else another run has unpacked it meanwhile
-            raise
-    return target
 
 
 def load(root: Path, cache: Path) -> Dataset:

@@ -1,0 +1,74 @@
+"""What the paper says of its cases, and whether a sweep shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pfm_jax.plan import Plan
+from pfm_jax.results import METRICS, Cell, over_categories
+from pfm_jax.tables import NAMES, describe, of_case, percent
+
+WIDE = 0.1
+
+
+class Claim(NamedTuple):
+    """A claim on a pair of networks in one metric: `winner` is above each of `losers`."""
+
+    words: str
+    holds: bool
+    measured: str
+
+
+def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
+    """All that the cases of a sweep can tell.
+
+    Both directions beat one at a level (case 2 and 1); three levels beat each alone (8 and 2 to 4);
+    pretrained networks beat random ones by more than `WIDE` (8 and 9).
+    """
+    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
+    pairs = {n: plan.configs[c.run].networks for n, c in plan.cases.items()}
+    there = []
+    for name, case in plan.cases.items():
+        if one[name] or not pairs[name].pretrained:
+            continue
+        alike = [n for n in plan.cases if pairs[n] == pairs[name]]
+        ways = [n for n in alike if one[n] and plan.cases[n].levels == case.levels]
+        there += _compare(plan, found, "both directions beat one", name, ways)
+        if len(case.levels) < 3:
+            continue
+        single = [n for n in alike if not one[n] and len(plan.cases[n].levels) == 1]
+        there += _compare(plan, found, "three levels beat each alone", name, single)
+        random = [
+            n
+            for n, networks in pairs.items()
+            if not networks.pretrained
+            and (networks.source, networks.target) == (pairs[name].source, pairs[name].target)
+            and plan.cases[n].levels == case.levels
+        ]
+        margin = f"pretrained beats random by more than {100 * WIDE:.0f} points"
+        there += _compare(plan, found, margin, name, random, WIDE)
+    return list(dict.fromkeys(there))
+
+
+def _compare(
+    plan: Plan,
+    found: Sequence[Cell],
+    words: str,
+    winner: str,
+    losers: Sequence[str],
+    margin: float = 0.0,
+) -> list[Claim]:
+    """The claim in each metric, where all of its cases have results."""
+    networks, claims_ = plan.configs[plan.cases[winner].run].networks, []
+    for metric in METRICS if losers else ():
+        ours = over_categories(of_case(found, winner), metric)
+        theirs = {n: over_categories(of_case(found, n), metric) for n in losers}
+        known = {n: spread for n, spread in theirs.items() if spread is not None}
+        if ours is None or len(known) < len(theirs):
+            continue
+        holds = all(ours.mean > spread.mean + margin for spread in known.values())
+        against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
+        where = f"{words} ({networks.source} and {networks.target}), {NAMES[metric]}"
+        claims_.append(Claim(where, holds, f"{percent(ours)} against {against}"))
+    return claims_

@@ -1,0 +1,53 @@
+"""VisA (Zou et al., 2022), twelve categories, with the split of its one-class protocol.
+
+    ROOT/split_csv/1cls.csv                     object, split, label, image, mask
+    ROOT/candle/Data/Images/Normal/*.JPG
+    ROOT/candle/Data/Images/Anomaly/*.JPG
+    ROOT/candle/Data/Masks/Anomaly/*.png        non-zero is anomalous
+
+Without `data_dir` the published archive is downloaded (1.9 GB; CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from pfm_jax.datasets.folder import Entry, check, dataset
+from pfm_jax.types import Dataset, InputError
+
+URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
+SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
+COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+def _rows(root: Path) -> list[dict[str, str]]:
+    path = root / "split_csv" / "1cls.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: can't be read ({error}); VisA's archive has it") from error
+    if not rows or not set(COLUMNS) <= set(rows[0]):
+        raise InputError(f"{path}: must have the columns {', '.join(COLUMNS)}, and rows")
+    return rows
+
+
+def categories(root: Path) -> list[str]:
+    """All that the split names. Raises InputError."""
+    return sorted({row["object"] for row in _rows(root)})
+
+
+def load(root: Path, category: str) -> Dataset:
+    """One category. Raises InputError: no split, or files that it names and that are not there."""
+    splits: dict[str, list[Entry]] = {"train": [], "test": []}
+    for row in _rows(root):
+        if row["object"] == category:
+            good = row["label"] == "normal"
+            mask = root / row["mask"] if row["mask"] and not good else None
+            entry = Entry(root / row["image"], mask, int(not good), "good" if good else "anomaly")
+            splits[row["split"]].append(entry)
+    if any(entry.label for entry in splits["train"]):
+        raise InputError(f"{root}: the split has anomalous training images of {category}")
+    check(root, splits["train"], splits["test"], masks_required=True)
+    return dataset(root, splits["train"], splits["test"], category, has_masks=True)

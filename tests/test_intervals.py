@@ -1,0 +1,68 @@
+"""Bootstrap intervals against resampling by hand, and against the exact metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from pfm_jax import intervals, metrics
+
+
+def maps_and_masks(images: int = 24, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((images, size, size), bool)
+    for index in range(images // 2):
+        masks[index, 3 : 8 + index, 5:12] = True
+        masks[index, 20:24, 20 : 22 + index % 5] = True
+    maps = rng.gamma(2, 1, masks.shape) + 2 * masks * rng.random((images, 1, 1))
+    return maps.astype(np.float32), masks
+
+
+def test_draws_are_of_as_many_images_of_each_kind() -> None:
+    labels = np.array([0] * 5 + [1] * 9)
+    weights = intervals.draws(labels)
+    assert (weights[:, :5].sum(1) == 5).all()
+    assert (weights[:, 5:].sum(1) == 9).all()
+    np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
+    np.testing.assert_array_equal(weights, intervals.draws(labels))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_image_interval_is_that_of_weighted_aurocs(ties: bool) -> None:
+    rng = np.random.default_rng(1)
+    labels = (np.arange(50) % 3 > 0).astype(int)
+    scores = rng.normal(labels, 1.0)
+    scores = scores.round(0 if ties else 8).astype(np.float32)
+    expected = np.quantile(
+        [
+            sklearn.metrics.roc_auc_score(labels, scores, sample_weight=weights)
+            for weights in intervals.draws(labels)
+        ],
+        [0.025, 0.975],
+    )
+    np.testing.assert_allclose(intervals.image_interval(scores, labels), expected, rtol=1e-9)
+
+
+def test_pixel_curves_of_one_draw_are_the_exact_metrics_of_its_images() -> None:
+    maps, masks = maps_and_masks()
+    weights = intervals.draws(masks.any((1, 2)).astype(int))[:3]
+    hits, overlap, alarms = (
+        intervals.curves(weights, h) for h in intervals.histograms(maps, masks)
+    )
+    pixel, pro = intervals.area(hits, alarms), intervals.area(overlap, alarms, 0.3)
+    for draw, counts in enumerate(weights.astype(int)):
+        some = np.repeat(np.arange(len(maps)), counts)
+        assert pixel[draw] == pytest.approx(metrics.pixel_auroc(maps[some], masks[some]), abs=1e-3)
+        assert pro[draw] == pytest.approx(metrics.pro_auc(maps[some], masks[some]), abs=1e-3)
+
+
+def test_intervals_hold_the_metrics_and_shrink_with_more_images() -> None:
+    widths = []
+    for images in (24, 96):
+        maps, masks = maps_and_masks(images)
+        found = intervals.pixel_intervals(maps, masks)
+        for (low, high), value in zip(found, metrics.pixel_metrics(maps, masks), strict=True):
+            assert low < value < high
+        widths.append([high - low for low, high in found])
+    assert widths[1][0] < 0.7 * widths[0][0]

@@ -1,0 +1,277 @@
+"""A sweep on made-up images: few runs for many cells, done once, whatever happens to it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import ablation, sensitivity
+from pfm_jax import engines, page, published, results, sweep, tables
+from pfm_jax.config import Config, SweepConfig, replaced
+from pfm_jax.plan import Case, Job, Plan, jobs, make_plan
+from pfm_jax.results import Cell, Spread
+from pfm_jax.run import Sources, train_categories
+from pfm_jax.types import LEVELS, InputError
+from tests.small_sweep import CASES, small_sweep
+from tests.synthetic import make_category, make_weights, small_config
+
+ROOT = Path(__file__).parents[1]
+LATENT = dict.fromkeys(LEVELS, 8)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """Two categories and the weights of one pair; of resnet34 there are none."""
+    place = tmp_path_factory.mktemp("sources")
+    for seed, name in enumerate(("grid", "tile")):
+        make_category(place / "data" / name, seed=1000 * seed)
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    (place / "weights" / "resnet34.safetensors").write_bytes(b"none")
+    return Sources(str(place / "data"), str(place / "weights"))
+
+
+@pytest.fixture(scope="module")
+def swept(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """All jobs of two seeds done."""
+    plan, workdir = make_plan(small_sweep(), ("grid", "tile"), (0, 1)), tmp_path_factory.mktemp("w")
+    (workdir / "sweep.json").write_text(json.dumps(plan.to_json()))
+    for job in jobs(plan):
+        sweep.run_job(plan, job, sources, workdir)
+    return plan, workdir
+
+
+def test_cases_that_differ_in_levels_are_one_run() -> None:
+    plan = make_plan(small_sweep(), ("grid",), (0,))
+    assert set(plan.configs) == {"pfm", "whole", "random", "unknown"}
+    assert plan.cases["deep"] == Case("whole", ("conv4_x",))
+    assert plan.cases["pfm"] == Case("pfm", ("conv4_x",))
+    assert plan.combinations("whole") == (("conv2_x", "conv4_x"),)
+    assert plan.configs["whole"].mapping.latent == LATENT
+    assert jobs(plan) == [
+        Job("grid", ("pfm", "whole")),
+        Job("grid", ("random",)),
+        Job("grid", ("unknown",)),
+    ]
+    assert Plan.from_json(plan.to_json()) == plan
+    other_c = dataclasses.replace(
+        small_sweep(), cases={"a": {}, "b": {"mapping.latent": {"conv4_x": 9}}}
+    )
+    assert set(make_plan(other_c, ("grid",), (0,)).configs) == {"a", "b"}
+
+
+def test_the_ablation_is_table_7() -> None:
+    plan = make_plan(ablation.get_config(), ("screw",), (0,))
+    assert [f"case_{n}" for n in published.ABLATION] == [c for c in plan.cases if "case" in c]
+    both, depths = ("forward", "backward"), {1: 3, 2: 3, 3: 2, 4: 1}
+    for name, case in plan.cases.items():
+        number = int(name.rsplit("_", 1)[1])
+        config = plan.configs[case.run]
+        assert config.mapping.directions == (both[:1] if number == 1 else both)
+        assert config.networks.pretrained == (number != 9)
+        if number in depths:
+            assert case.levels == (f"conv{depths[number] + 1}_x",)
+        elif number not in (5, 6, 7):
+            assert case.levels == LEVELS
+    assert plan.cases["case_10"] == plan.cases["r18_r50_8"], "the same case is one run"
+    networks = plan.configs[plan.cases["case_12"].run].networks
+    assert (networks.source, networks.target) == ("vgg16_bn", "vgg19_bn")
+    assert len(plan.configs) == 8
+    assert make_plan(sensitivity.get_config(), ("screw",), (0,)).configs.keys() == {
+        *("default", "half_c", "double_c", "plain_prediction", "uniform_positions"),
+        "paper_schedule",
+    }
+
+
+def test_unknown_cases_and_fields_are_input_errors() -> None:
+    with pytest.raises(InputError, match=r"cases: no nine; there are pfm"):
+        make_plan(small_sweep(), ("grid",), (0,), ["nine"])
+    with pytest.raises(InputError, match=r"config\.train\.stepz"):
+        replaced(Config(), {"train.stepz": 3})
+
+
+def test_every_cell_is_done_or_says_why_not(swept: tuple[Plan, Path]) -> None:
+    plan, workdir = swept
+    found = results.cells(plan, workdir)
+    assert len(found) == len(CASES) * 2 * 2
+    for cell in found:
+        assert (cell.metrics is None) == (cell.case == "unknown"), cell
+    assert results.failures(found) == []
+    text = results.summary(found)
+    assert "20 done, 4 missing, 0 failed cells" in text
+    assert re.search(r"missing: unknown: .*resnet34\.safetensors", text)
+
+
+def test_a_cell_is_what_training_its_case_alone_gives(
+    swept: tuple[Plan, Path], sources: Sources, tmp_path: Path
+) -> None:
+    """Sharing features, and heads with other levels, changes nothing."""
+    plan, workdir = swept
+    cells = {(c.case, c.category, c.seed): c for c in results.cells(plan, workdir)}
+    for case in ("pfm", "deep", "two", "random"):
+        config = replaced(small_config(), {**CASES[case], "seed": 1})
+        alone = train_categories(config, sources, "tile", tmp_path / case)["tile"]
+        for metric in (*results.METRICS, "image_ap"):
+            found = cells[case, "tile", 1].metrics[metric]
+            assert found == pytest.approx(alone[metric], abs=1e-6), (case, metric)
+
+
+def test_what_is_done_is_not_done_again(swept: tuple[Plan, Path], sources: Sources) -> None:
+    plan, workdir = swept
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.json")}
+    for job in jobs(plan):
+        sweep.run_job(plan, job, sources, workdir)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.json")}
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(sources: Sources, tmp_path: Path) -> None:
+    rates = dict.fromkeys(LEVELS, 1e30)
+    config = SweepConfig(
+        "small",
+        small_config(),
+        {
+            "bad": {"train.learning_rate": rates},
+            "good": {},
+        },
+    )
+    plan = make_plan(config, ("grid",), (0,))
+    for job in jobs(plan):
+        sweep.run_job(plan, job, sources, tmp_path)
+    bad, good = results.cells(plan, tmp_path)
+    assert good.metrics
+    assert not bad.missing
+    assert "not finite" in bad.reason
+    assert results.failures([bad, good]) == [bad]
+
+
+def command(sources: Sources, workdir: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "launch.sweep", "--config=tests/small_sweep.py"),
+        *(f"--data_dir={sources.data_dir}", f"--weights_dir={sources.weights_dir}"),
+        *("--categories=grid", "--seeds=0", f"--workdir={workdir}", *more),
+    ]
+
+
+def test_a_killed_sweep_ends_as_an_undisturbed_one(
+    swept: tuple[Plan, Path], sources: Sources, tmp_path: Path
+) -> None:
+    """SIGKILL once the first checkpoint is there; its job dies with it; the rest is done after."""
+    first = subprocess.Popen(command(sources, tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/seed_0/grid/checkpoints/10")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not list(tmp_path.glob("whole/seed_0/grid/metrics.json")), "killed before the end"
+    done = subprocess.run(
+        command(sources, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "5 done, 1 missing, 0 failed cells" in done.stdout
+    plan, workdir = swept
+    undisturbed = {(c.case, c.category, c.seed): c.metrics for c in results.cells(plan, workdir)}
+    for cell in results.cells(results.read_plan(tmp_path), tmp_path):
+        if cell.metrics:
+            expected = undisturbed[cell.case, cell.category, cell.seed]
+            assert [cell.metrics[m] for m in results.METRICS] == [
+                expected[m] for m in results.METRICS
+            ]
+
+
+def test_a_job_that_dies_is_reported(tmp_path: Path) -> None:
+    plan = make_plan(small_sweep(), ("grid",), (0,), ["whole"])
+    outcomes = engines.local(
+        jobs(plan), lambda job: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    )
+    assert outcomes == ["its process ended with code -9"]
+    sweep.fail(plan, jobs(plan)[0], tmp_path, outcomes[0])
+    assert results.cells(plan, tmp_path)[0].reason == "its process ended with code -9"
+
+
+def test_ray_gives_the_same(swept: tuple[Plan, Path], sources: Sources, tmp_path: Path) -> None:
+    """Two workers, each its own process; `unknown` is left out: it is the same without."""
+    pytest.importorskip("ray", reason="ray is an extra")
+    done = subprocess.run(
+        command(sources, tmp_path, "--engine=ray", "--cases=whole,random"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, workdir = swept
+    for case in ("whole", "random"):
+        ours, theirs = (
+            json.loads((place / case / "seed_0" / "grid" / "metrics.json").read_text())
+            for place in (tmp_path, workdir)
+        )
+        assert [ours[m] for m in results.METRICS] == [theirs[m] for m in results.METRICS]
+
+
+def test_spreads_are_over_seeds() -> None:
+    def cell(category: str, seed: int, value: float | None) -> Cell:
+        metrics = None if value is None else {"image_auroc": value}
+        return Cell("a", category, seed, Path(), metrics)
+
+    some = [cell("x", 0, 0.5), cell("x", 1, 0.7), cell("y", 0, 0.9), cell("y", 1, None)]
+    assert results.over_seeds(some[:2], "image_auroc") == pytest.approx(
+        Spread(0.6, np.std([0.5, 0.7], ddof=1), 2)
+    )
+    whole = results.over_categories(some, "image_auroc")
+    assert whole is not None
+    assert (whole.mean, whole.count) == (pytest.approx(0.7), 1), "seed 1 lacks a category"
+    assert results.over_seeds([some[3]], "image_auroc") is None
+    assert tables.percent(None) == "missing"
+
+
+def test_the_page_is_whole(swept: tuple[Plan, Path]) -> None:
+    """Every table has its numbers, nothing is fetched from elsewhere, and missing says missing."""
+    plan, workdir = swept
+    text = page.write(workdir).read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']+""", text)
+    for word in ("<html lang", 'name="viewport"', "Table III", "Table VII", "missing", "published"):
+        assert word in text
+    assert text.count("<svg") == text.count('role="img"')
+    assert text.count("<img") == text.count("alt=") > 4
+    with (workdir / "table_vii_ablation.csv").open() as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    values = [c.metrics for c in results.cells(plan, workdir) if c.case == "whole"]
+    mean = 100 * np.mean([v["image_auroc"] for v in values])
+    assert rows["whole"]["image AUROC"].startswith(f"{mean:.1f} ± ")
+    assert rows["unknown"]["image AUROC"] == "missing"
+    with (workdir / "cells.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert len(cells) == len(CASES) * 4
+    for row in cells:
+        if row["case"] == "whole":
+            low, value, high = (float(row[f"pro_auc{end}"]) for end in ("_low", "", "_high"))
+            assert low <= value <= high
+    with (workdir / "table_iii_image_auroc.csv").open() as file:
+        by_name = {row["category"]: row for row in csv.DictReader(file)}
+    assert by_name["screw"]["MB-PFM (published)"] == "91.8"
+    assert by_name["grid"]["MB-PFM (published)"] == "98.0"
+
+
+@pytest.mark.parametrize("table", published.TABLES, ids=lambda t: t.number)
+def test_published_averages_are_those_of_the_rows(table: published.Published) -> None:
+    """A slip in a row would move its column's mean away from the paper's."""
+    for index, method in enumerate(table.methods):
+        values = [row[index] for name, row in table.rows.items() if name != "average"]
+        there = [value for value in values if value is not None]
+        if len(there) == 15:
+            assert np.mean(there) == pytest.approx(table.rows["average"][index], abs=0.51), method
+
+
+def test_a_folder_without_a_sweep_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sweep\.json"):
+        page.write(tmp_path)
