@@ -100,7 +100,8 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     known = [name for name in published.rows if name != "average"]
     for category in dict.fromkeys((*known, *plan.categories)):
         cells = [over_seeds(of_case(found, case, category), published.metric) for case in ours]
-        rows.append([category, *map(percent, cells), *_published(published, category)])
+        shown = map(percent, cells) if category in plan.categories else ["-"] * len(ours)
+        rows.append([category, *shown, *_published(published, category)])
     means = [over_categories(of_case(found, case), published.metric) for case in ours]
     rows.append(
         [f"mean of {len(plan.categories)}", *map(percent, means), *_published(published, "average")]

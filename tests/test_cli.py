@@ -12,7 +12,9 @@ import pytest
 from tests.synthetic import make_category, make_weights
 
 ROOT = Path(__file__).parents[1]
-LAUNCHERS = ("train", "evaluate", "quickstart", "port_weights")
+LAUNCHERS = (
+    *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
+)
 RECIPE = "--config=configs/mb_pfm_r18_r50.py"
 
 
@@ -56,6 +58,33 @@ def test_bad_flags_are_one_line(flags: tuple[str, ...], message: str, tmp_path: 
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+SWEEP = "--config=tests/small_sweep.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("sweep", (RECIPE,), "does not return a pfm_jax SweepConfig"),
+        ("sweep", (SWEEP, "--seeds=0,x"), "seeds: 'x' is not a whole number"),
+        ("sweep", (SWEEP, "--data_dir=D", "--cases=nine"), "cases: no nine; there are pfm"),
+        ("sweep", (SWEEP, "--data_dir=D", "--categories=gird"), "did you mean grid?"),
+        ("sweep", (SWEEP, "--data_dir=D", "--engine=slurm"), "slurm"),
+        ("report", (), "no sweep in it"),
+        ("tensorboard", (), "no run below it"),
+    ],
+)
+def test_bad_flags_of_sweeps_are_one_line(
+    name: str, flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    make_category(tmp_path / "data" / "grid")
+    flags = (*flags, f"--workdir={tmp_path}/run")
+    done = launch(name, *(flag.replace("=D", f"={tmp_path}/data") for flag in flags))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "run").exists()
 

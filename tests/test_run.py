@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -13,11 +15,13 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax import cache, group, memory, run
+from pfm_jax import cache, group, history, memory, run
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.run import Sources, evaluate_category, train_categories
 from pfm_jax.types import InputError
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +211,50 @@ def test_one_level_one_direction_whole_images_without_masks(
     found = train_categories(config, place, "grid", tmp_path / "run")["grid"]
     assert found["pixel_auroc"] is found["pro_auc"] is None
     assert found["step"] == 6
-    assert found["levels"] == {
-        "conv4_x": {k: found[k] for k in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")}
+    names = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc", "intervals")
+    assert found["levels"] == {"conv4_x": {k: found[k] for k in names}}
+    assert found["intervals"].keys() == {"image_auroc"}
+
+
+NEW_PAIR = """
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
+
+def get_config() -> Config:
+    return Config(
+        name="new_pair",
+        data=DataConfig(image_size=64),
+        networks=NetworksConfig(source="resnet34", target="vgg16"),
+        mapping=MappingConfig(latent={"conv3_x": 16, "conv4_x": 16}),
+        train=TrainConfig(steps=20),
+    )
+"""
+
+
+def test_a_new_pair_of_networks_is_one_config_file(sources: Sources, tmp_path: Path) -> None:
+    """From the command line, to what a run leaves."""
+    (tmp_path / "new_pair.py").write_text(NEW_PAIR)
+    weights = make_weights(tmp_path / "weights", "resnet34", "vgg16")
+    flags = {
+        "config": tmp_path / "new_pair.py",
+        "data_dir": sources.data_dir,
+        "weights_dir": weights,
+        "category": "tile",
+        "workdir": tmp_path / "runs",
     }
+    command = [sys.executable, "-m", "launch.train", *(f"--{k}={v}" for k, v in flags.items())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "runs" / "tile" / "metrics.json").read_text())
+    assert found["weights"].keys() == {"resnet34", "vgg16"}
+    assert found["levels"].keys() == {"conv3_x", "conv4_x"}
+    assert found["image_auroc"] == 1, "a red square on a grey grid"
+    gallery = tmp_path / "runs" / "tile" / "gallery"
+    for index, picture in enumerate(json.loads((gallery / "gallery.json").read_text())):
+        assert picture["truth"]
+        with Image.open(gallery / f"{index}.png") as strip:
+            assert strip.size == (4 * 64, 64)
+    steps = [line["step"] for line in history.read(tmp_path / "runs" / "tile")]
+    assert steps == [20]
 
 
 def test_real_leather_by_real_networks(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
