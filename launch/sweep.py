@@ -42,12 +42,13 @@ def command(job: Job) -> list[str]:
 def main() -> None:
     config, workdir = cli.recipe(CONFIG, SweepConfig), Path(WORKDIR.value).absolute()
     sources, data = Sources(DATA_DIR.value, WEIGHTS_DIR.value).resolved(), config.base.data.dataset
+    seeds = cli.whole_numbers(SEEDS)
     categories = [
         found
         for name in CATEGORIES.value
         for found in datasets.categories(data, sources.data_path, name, files.cache_dir())
     ]
-    plan = make_plan(config, categories, cli.whole_numbers(SEEDS), CASES.value)
+    plan = make_plan(config, categories, seeds, CASES.value)
     todo = [job for job in jobs(plan) if JOB.value in (None, job.name)]
     work = functools.partial(sweep.run_job, plan, sources=sources, workdir=workdir)
     if JOB.value:

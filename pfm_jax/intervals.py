@@ -14,7 +14,8 @@ RESAMPLES = 1000
 COVERAGE = 0.95
 BINS = 1024
 
-Interval = tuple[float, float]
+Interval = list[float]
+"""Its two ends."""
 
 
 def draws(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -50,8 +51,7 @@ def area(y: np.ndarray, x: np.ndarray, limit: float = 1.0) -> np.ndarray:
 
 
 def _interval(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
+    return np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
 
 
 def image_interval(scores: np.ndarray, labels: np.ndarray) -> Interval:

@@ -91,7 +91,8 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     flat = keys.reshape(-1)
     flat.sort()
     curves = _curves(flat, ANOMALOUS, NORMAL)
-    return sum(float(np.trapezoid(y, x)) for y, x in curves) / labels.sum() / (~labels).sum()
+    area = sum(float(np.trapezoid(y, x)) for y, x in curves)
+    return float(area / np.count_nonzero(labels) / np.count_nonzero(~labels))
 
 
 def image_ap(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -145,7 +146,7 @@ def pixel_metrics(
         auroc += float(np.trapezoid(hits, alarms))
         pro += _area_up_to(limit, overlaps, alarms)
     regions_, anomalous = len(overlap) - 1, np.count_nonzero(masks)
-    return auroc / anomalous / normal, pro / regions_ / limit
+    return float(auroc / anomalous / normal), float(pro / regions_ / limit)
 
 
 def _area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:

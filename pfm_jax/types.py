@@ -122,4 +122,4 @@ class Metrics:
     image_ap: float
     pixel_auroc: float | None
     pro_auc: float | None
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, list[float]]

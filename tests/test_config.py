@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pfm_jax import backbones
-from pfm_jax.config import Config, from_dict, validate
+from pfm_jax.config import Config, SweepConfig, from_dict, validate
 from pfm_jax.types import InputError
 
 RECIPES = sorted(
@@ -21,14 +21,15 @@ RECIPES = sorted(
 
 
 def recipe(name: str) -> Config:
-    return importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
+    return config.base if isinstance(config, SweepConfig) else config
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes(name: str) -> None:
     config = recipe(name)
     validate(config)
-    assert config.name == name
+    assert importlib.import_module(f"configs.{name}").get_config().name == name
     for network in (config.networks.source, config.networks.target):
         assert backbones.get(network)
     again = from_dict(json.loads(json.dumps(dataclasses.asdict(config))))
