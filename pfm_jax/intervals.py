@@ -42,12 +42,8 @@ def curves(weights: np.ndarray, histograms: np.ndarray) -> np.ndarray:
 
 def area(y: np.ndarray, x: np.ndarray, limit: float = 1.0) -> np.ndarray:
     """Below each curve `[R, T]` up to x = `limit`, divided by it: `[R]`."""
-    found = []
-    for ys, xs in zip(y, x, strict=True):
-        inside = np.searchsorted(xs, limit, side="right")
-        ends = np.append(xs[:inside], limit), np.append(ys[:inside], np.interp(limit, xs, ys))
-        found.append(np.trapezoid(ends[1], ends[0]) / limit)
-    return np.array(found)
+    pairs = zip(y, x, strict=True)
+    return np.array([metrics.area_up_to(limit, ys, xs) / limit for ys, xs in pairs])
 
 
 def _interval(values: np.ndarray) -> Interval:

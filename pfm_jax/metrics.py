@@ -144,13 +144,13 @@ def pixel_metrics(
     limit = max_fpr * normal
     for hits, overlaps, alarms in _curves(flat, is_region, overlap, 1 - is_region):
         auroc += float(np.trapezoid(hits, alarms))
-        pro += _area_up_to(limit, overlaps, alarms)
+        pro += area_up_to(limit, overlaps, alarms)
     regions_, anomalous = len(overlap) - 1, np.count_nonzero(masks)
     return float(auroc / anomalous / normal), float(pro / regions_ / limit)
 
 
-def _area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
-    """Below a piece of a curve, as far as x goes up to `limit`."""
+def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
+    """Below a curve, or a piece of one, as far as x goes up to `limit`."""
     if x[0] >= limit:
         return 0.0
     inside = int(np.searchsorted(x, limit, side="right"))

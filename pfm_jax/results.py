@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pfm_jax.evaluate import joined
 from pfm_jax.plan import Plan
 from pfm_jax.types import InputError
 
@@ -80,7 +81,7 @@ def _cell(plan: Plan, workdir: Path, case: str, category: str, seed: int) -> Cel
     found = json.loads((folder / "metrics.json").read_text())
     if len(levels) == len(plan.configs[run].mapping.latent):
         return Cell(case, category, seed, folder, found)
-    name = "+".join(levels)
+    name = joined(levels)
     metrics = found["levels"].get(name) or found["combinations"].get(name)
     return Cell(case, category, seed, folder, metrics, "" if metrics else "not done yet")
 

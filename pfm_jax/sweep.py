@@ -23,6 +23,7 @@ import numpy as np
 
 from pfm_jax import cache, datasets, files, mapping, scoring
 from pfm_jax.config import replaced
+from pfm_jax.evaluate import joined
 from pfm_jax.features import Networks
 from pfm_jax.group import Run, fresh_state, groups, train_group
 from pfm_jax.plan import Job, Plan
@@ -47,7 +48,7 @@ def _is_done(plan: Plan, run: str, folder: Path, seed: int) -> bool:
         return False
     found = json.loads((folder / "metrics.json").read_text())
     config = dataclasses.asdict(dataclasses.replace(plan.configs[run], seed=seed))
-    measured = {"+".join(levels) for levels in plan.combinations(run)}
+    measured = set(map(joined, plan.combinations(run)))
     same = found["config"] == json.loads(json.dumps(config))
     return same and measured <= set(found["combinations"])
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pfm_jax import backbones, pretrained
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
+from pfm_jax.run import Sources
 from tests.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
@@ -58,6 +59,14 @@ def make_weights(folder: Path, *names: str) -> Path:
         tensors = {key: seeded_tensor(key, shape) for key, shape in shapes.items()}
         safetensors.numpy.save_file(tensors, folder / f"{name}.safetensors")
     return folder
+
+
+def make_sources(place: Path) -> Sources:
+    """Two categories of the same shapes, `grid` and `tile`, and weights for `small_config`."""
+    for seed, name in enumerate(("grid", "tile")):
+        make_category(place / "data" / name, seed=1000 * seed)
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    return Sources(str(place / "data"), str(place / "weights"))
 
 
 def small_config(**train: Any) -> Config:

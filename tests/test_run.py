@@ -19,7 +19,7 @@ from pfm_jax import cache, group, history, memory, run
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.run import Sources, evaluate_category, train_categories
 from pfm_jax.types import InputError
-from tests.synthetic import LEVELS, make_category, make_weights, small_config
+from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,11 +27,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """Two categories of the same shapes, and random weights."""
-    place = tmp_path_factory.mktemp("sources")
-    for seed, name in enumerate(("grid", "tile")):
-        make_category(place / "data" / name, seed=1000 * seed)
-    make_weights(place / "weights", "resnet18", "resnet18_caffe")
-    return Sources(str(place / "data"), str(place / "weights"))
+    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from pfm_jax.results import Cell, Spread
 from pfm_jax.run import Sources, train_categories
 from pfm_jax.types import LEVELS, InputError
 from tests.small_sweep import CASES, small_sweep
-from tests.synthetic import make_category, make_weights, small_config
+from tests.synthetic import make_sources, small_config
 
 ROOT = Path(__file__).parents[1]
 LATENT = dict.fromkeys(LEVELS, 8)
@@ -34,11 +34,9 @@ LATENT = dict.fromkeys(LEVELS, 8)
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """Two categories and the weights of one pair; of resnet34 there are none."""
     place = tmp_path_factory.mktemp("sources")
-    for seed, name in enumerate(("grid", "tile")):
-        make_category(place / "data" / name, seed=1000 * seed)
-    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    found = make_sources(place)
     (place / "weights" / "resnet34.safetensors").write_bytes(b"none")
-    return Sources(str(place / "data"), str(place / "weights"))
+    return found
 
 
 @pytest.fixture(scope="module")
