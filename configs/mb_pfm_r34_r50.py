@@ -8,12 +8,13 @@ This is the schedule to compare with, not the one to use: many hours a category 
 one on the same networks is that of `mb_pfm_r18_r50`, with the names of these.
 """
 
-from pfm_jax.config import Config, NetworksConfig, TrainConfig
+from pfm_jax.config import Config, DataConfig, NetworksConfig, TrainConfig
 
 
 def get_config() -> Config:
     return Config(
         name="mb_pfm_r34_r50",
+        data=DataConfig(held_out=0.0),
         networks=NetworksConfig(source="resnet34", target="resnet50"),
         train=TrainConfig(
             sampling="images",

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pfm_jax import memory
-from pfm_jax.datasets import images as image_files
+from pfm_jax import images as image_files
+from pfm_jax import memory, tiles
 from pfm_jax.features import Networks, extract, feature_shapes
 from pfm_jax.files import cache_dir
+from pfm_jax.tiles import Tiles
 from pfm_jax.types import Example, FeaturePair
 
 SHARE = 0.5
@@ -40,7 +41,7 @@ class FeatureCache:
     Attributes:
         rows: float16 `[D * N * h * w, C]` per level, image after image, row-major. JAX arrays if
             `place` is `"device"`, NumPy arrays if it is `"host"` or `"disk"` (memory-mapped).
-        num_images: N, of each data set.
+        num_images: N, of each data set; a tile is an image here.
         place: where the rows are.
         num_datasets: D.
     """
@@ -98,48 +99,50 @@ EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "
 
 
 def cache_shapes(
-    networks: Networks, num_images: int, size: int, levels: tuple[str, ...]
+    networks: Networks, num_images: int, cut: Tiles, levels: tuple[str, ...]
 ) -> FeaturePair:
     """The shapes of the rows of a cache of so many images."""
+    num_tiles = num_images * len(tiles.corners(cut))
     return jax.tree.map(
         lambda grid: jax.ShapeDtypeStruct(
-            (num_images * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
+            (num_tiles * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
         ),
-        feature_shapes(networks, size, levels),
+        feature_shapes(networks, cut.size, levels),
     )
 
 
 def build_cache(
     networks: Networks,
     examples: Sequence[Example],
-    size: int,
+    cut: Tiles,
     levels: tuple[str, ...],
     place: str | None = None,
     num_datasets: int = 1,
 ) -> FeatureCache:
-    """Extracts the features of every image once.
+    """Extracts the features of every tile of every image once.
 
     Args:
         networks: the frozen networks.
         examples: the training images, of one data set after the other.
-        size: of the side of the square that they are resized to, in pixels.
+        cut: the size that they are resized to, and the tiles.
         levels: which to keep.
         place: see `FeatureCache`; chosen by size if None.
         num_datasets: how many data sets the examples are, all of the same number.
     """
-    shapes = cache_shapes(networks, len(examples), size, levels)
-    positions = {k: rows.shape[0] // len(examples) for k, rows in shapes.source.items()}
+    shapes = cache_shapes(networks, len(examples), cut, levels)
+    num_tiles = len(examples) * len(tiles.corners(cut))
+    positions = {k: rows.shape[0] // num_tiles for k, rows in shapes.source.items()}
     nbytes = memory.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
     store, done = _store if place == "device" else _store_on_host, 0
-    for images, count in image_files.batches(examples, size, what="features"):
-        features = extract(networks, images, levels)
-        new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
-        rows = store(rows, new, {level: done * n for level, n in positions.items()})
-        done += count
-    images_each = len(examples) // num_datasets
+    for images, count in image_files.batches(examples, cut.image, what="features"):
+        for tile in tiles.cut(images, cut):
+            features = extract(networks, tile, levels)
+            new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
+            rows = store(rows, new, {level: done * n for level, n in positions.items()})
+            done += count
     rows = jax.block_until_ready(rows)
     memory.release()
-    return FeatureCache(rows, images_each, place, num_datasets)
+    return FeatureCache(rows, num_tiles // num_datasets, place, num_datasets)

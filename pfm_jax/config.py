@@ -30,10 +30,17 @@ class DataConfig:
     Attributes:
         dataset: `"mvtec_ad"` (also any category in its layout), `"folder"` or `"elpv"`.
         image_size: images are resized to this square, in pixels; a multiple of 16.
+        tile_size: the networks see tiles of this square, a multiple of 16; 0: the whole image.
+        tile_overlap: of neighbouring tiles when scoring, in pixels.
+        held_out: the part of the normal training images that is not learned from: their scores set
+            the threshold. They are the same images for every seed.
     """
 
     dataset: str = "mvtec_ad"
     image_size: int = 256
+    tile_size: int = 0
+    tile_overlap: int = 64
+    held_out: float = 0.1
 
     __hash__ = _by_value
 
@@ -184,15 +191,10 @@ def replaced(config: Config, changes: dict[str, Any]) -> Config:
 
 def validate(config: Config) -> None:
     """Raises InputError for the first field that can't be; says which, and what it may be."""
-    mapping, train, size = config.mapping, config.train, config.data.image_size
-
-    def check(ok: bool, field: str, value: object, wanted: str) -> None:
-        if not ok:
-            raise InputError(f"config.{field}={value!r}: must be {wanted}")
-
+    mapping, train, check = config.mapping, config.train, _check
     for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
         check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
-    check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
+    _validate_data(config.data)
     check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
     check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")
     check(
@@ -218,6 +220,21 @@ def validate(config: Config) -> None:
     check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
     check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
     check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
+
+
+def _check(ok: bool, field: str, value: object, wanted: str) -> None:
+    if not ok:
+        raise InputError(f"config.{field}={value!r}: must be {wanted}")
+
+
+def _validate_data(data: DataConfig) -> None:
+    size, tile, overlap = data.image_size, data.tile_size, data.tile_overlap
+    _check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
+    fits = 0 <= tile <= size and tile % 16 == 0
+    _check(fits, "data.tile_size", tile, f"0, or a multiple of 16 up to {size}, the image's size")
+    fits = 0 <= overlap < (tile or overlap + 1)
+    _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
+    _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
 
 
 def from_dict(values: dict[str, Any]) -> Config:

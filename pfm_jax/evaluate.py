@@ -17,18 +17,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pfm_jax import files, intervals, mapping, metrics, report, scoring
+from pfm_jax import calibration, files, gallery, intervals, mapping, metrics, scoring
+from pfm_jax import images as image_files
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.config import Config
-from pfm_jax.datasets import images as image_files
 from pfm_jax.features import Networks
 from pfm_jax.mapping import FoldedHeads
 from pfm_jax.train import TrainState
-from pfm_jax.types import Dataset, Metrics
+from pfm_jax.types import Dataset, Example, Metrics
 
-SHOWN = 6
-"""Of the most anomalous test images in `heatmaps.png`; and a third as many of the least."""
+FALSE_POSITIVE_RATE = 0.05
+"""Of the threshold that decisions are reported for."""
 
+NORMAL_SCORES = "normal_scores.csv"
 
 Combinations = Sequence[tuple[str, ...]]
 
@@ -50,7 +51,8 @@ def evaluate(
     seconds: dict[str, float],
     combinations: Combinations = (),
 ) -> dict[str, Any]:
-    """Scores the test images, writes `scores.csv`, the pictures and at last `metrics.json`.
+    """Scores held-out and test images, writes `normal_scores.csv`, `scores.csv`, the pictures and
+    at last `metrics.json`.
 
     `combinations` of levels are measured besides all levels and each of them.
 
@@ -58,27 +60,29 @@ def evaluate(
         What `metrics.json` holds.
     """
     config = provenance.config
-    size = config.data.image_size
+    labels = np.array([example.label for example in dataset.test])
     with timed(seconds, "evaluate"):
         heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-        maps, scores, labels, paths = _score(heads, dataset, networks, config, combinations)
+        normal = scoring.image_scores_of(networks, heads, dataset.held_out, config, "held out")
+        maps, scores = _score(heads, dataset, networks, config, combinations)
+        size = config.data.image_size
         masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
         measured = {
             level: _measure(maps.get(level), scores[level], labels, masks)
             for level in tqdm(scores, desc="metrics", unit="map", disable=None)
         }
-    table = io.StringIO()
-    rows = zip(paths, (f"{score:.8g}" for score in scores["fused"]), labels, strict=True)
-    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
-    files.write(folder / "scores.csv", table.getvalue().encode())
-    panels = _panels(heads, provenance, dataset, networks, scores["fused"])
-    threshold = None if masks is None else segmentation_threshold(maps["fused"], masks)
-    _write_pictures(panels, threshold, provenance.category, folder)
+    _write_scores(folder / NORMAL_SCORES, dataset.held_out, normal)
+    _write_scores(folder / "scores.csv", dataset.test, scores["fused"])
+    panels = gallery.panels(heads, networks, dataset, scores["fused"], config)
+    threshold = None if masks is None else gallery.segmentation_threshold(maps["fused"], masks)
+    gallery.write(panels, threshold, provenance.category, folder)
     results = {
         **_measurements(measured, tuple(config.mapping.latent), combinations),
+        "decisions": decisions(normal, scores["fused"], labels),
         "seconds": seconds,
         "counts": {
             "train": provenance.num_images,
+            "held_out": len(dataset.held_out),
             "test_good": int((labels == 0).sum()),
             "test_anomalous": int(labels.sum()),
         },
@@ -88,6 +92,24 @@ def evaluate(
     }
     files.write(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
     return results
+
+
+def decisions(
+    normal_scores: np.ndarray, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, Any] | None:
+    """The threshold of the held-out images, and what it says of the test images: the part of the
+    good ones (`false_positives`) and of the anomalous ones (`recall`) that exceed it. None if too
+    few images were held out.
+    """
+    if len(normal_scores) < calibration.images_needed(FALSE_POSITIVE_RATE):
+        return None
+    threshold = calibration.threshold(normal_scores, FALSE_POSITIVE_RATE)
+    over = scores > threshold.value
+    return {
+        **dataclasses.asdict(threshold),
+        "false_positives": float(over[labels == 0].mean()),
+        "recall": float(over[labels == 1].mean()),
+    }
 
 
 def _measurements(
@@ -101,20 +123,12 @@ def _measurements(
     }
 
 
-def segmentation_threshold(maps: np.ndarray, masks: np.ndarray, fpr: float = 0.005) -> float:
-    """The score that a part `fpr` of the normal pixels of all images exceeds (figure 6)."""
-    return float(np.quantile(maps[~masks], 1 - fpr))
-
-
-def _write_pictures(
-    panels: list[report.Panel], threshold: float | None, category: str, folder: Path
-) -> None:
-    """`heatmaps.png`, and each test image in it by itself in `gallery/`."""
-    files.write(folder / "heatmaps.png", report.heatmaps(panels, category, SHOWN))
-    for index, panel in enumerate(panels):
-        files.write(folder / "gallery" / f"{index}.png", report.strip(panel, threshold))
-    gallery = [{"title": panel.title, "truth": panel.mask is not None} for panel in panels]
-    files.write(folder / "gallery" / "gallery.json", json.dumps(gallery).encode())
+def _write_scores(path: Path, examples: Sequence[Example], scores: np.ndarray) -> None:
+    """Nine digits give back the float32 that they were."""
+    table = io.StringIO()
+    rows = ((e.path, f"{s:.9g}", e.label) for e, s in zip(examples, scores, strict=True))
+    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
+    files.write(path, table.getvalue().encode())
 
 
 def joined(levels: Sequence[str]) -> str:
@@ -128,7 +142,7 @@ def _score(
     networks: Networks,
     config: Config,
     combinations: Combinations,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, list[str]]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Maps `[N, H, W]` (only where there are masks) and image scores `[N]`, by what they are of:
     all levels (`fused`), one, or a combination.
     """
@@ -140,10 +154,8 @@ def _score(
             scores[name].append(host.max((1, 2)))
             if dataset.has_masks:
                 maps[name].append(host)
-    labels = np.array([example.label for example in dataset.test])
-    paths = [example.path for example in dataset.test]
     stacked = {name: np.concatenate(parts) for name, parts in maps.items()}
-    return stacked, {name: np.concatenate(parts) for name, parts in scores.items()}, labels, paths
+    return stacked, {name: np.concatenate(parts) for name, parts in scores.items()}
 
 
 def _measure(
@@ -161,25 +173,3 @@ def _measure(
         pro_auc=pro_auc,
         intervals=found,
     )
-
-
-def _panels(
-    heads: FoldedHeads,
-    provenance: Provenance,
-    dataset: Dataset,
-    networks: Networks,
-    scores: np.ndarray,
-) -> list[report.Panel]:
-    """The most and then the least anomalous test images, most anomalous first."""
-    order = np.argsort(-scores, kind="stable")
-    least = order[max(SHOWN, len(order) - SHOWN // 3) :]
-    chosen = [dataset.test[int(index)] for index in (*order[:SHOWN], *least)]
-    size = provenance.config.data.image_size
-    panels: list[report.Panel] = []
-    for images, found in scoring.score_examples(networks, heads, chosen, provenance.config):
-        for image, anomaly_map in zip(images, found.fused, strict=True):
-            example = chosen[len(panels)]
-            mask = image_files.decode_mask(example, size) if dataset.has_masks else None
-            title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
-            panels.append(report.Panel(title, image, mask, anomaly_map))
-    return panels

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pfm_jax import cache, history, loop, memory, train
+from pfm_jax import cache, history, loop, memory, tiles, train
+from pfm_jax import images as image_files
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
 from pfm_jax.config import Config
-from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluate import Combinations, evaluate, timed
 from pfm_jax.features import Networks, feature_shapes
 from pfm_jax.train import TrainState
@@ -45,10 +45,10 @@ def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
     features in memory gain nothing.
     """
     config = runs[0].provenance.config
-    levels, size = tuple(config.mapping.latent), config.data.image_size
+    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
     room, on_cpu = cache.SHARE * memory.free_on_device(), jax.default_backend() == "cpu"
     state = 3 * memory.tree_bytes(jax.eval_shape(lambda: fresh_state(config, networks, 1)))
-    image = memory.tree_bytes(cache.cache_shapes(networks, 1, size, levels))
+    image = memory.tree_bytes(cache.cache_shapes(networks, 1, cut, levels))
     found: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
         group = [*found[-1], run] if found else [run]
@@ -84,7 +84,12 @@ def train_group(
             run.folder: stack.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs
         }
         states = {run.folder: _state(run, networks, checkpoints[run.folder]) for run in runs}
-        todo = [run for run in runs if int(states[run.folder].step) < _total(run)]
+        todo = [
+            run
+            for run in runs
+            if int(states[run.folder].step)
+            < total_steps(run.provenance.config, run.provenance.num_images)
+        ]
         for step in sorted({int(states[run.folder].step) for run in todo}):
             some = [run for run in todo if int(states[run.folder].step) == step]
             states |= _fit(some, states, networks, checkpoints, seconds, features)
@@ -100,10 +105,6 @@ def train_group(
         )
         for run in runs
     }
-
-
-def _total(run: Run) -> int:
-    return train.num_steps(run.provenance.config.train, run.provenance.num_images)
 
 
 def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
@@ -129,10 +130,10 @@ def _fit(
 ) -> dict[Path, TrainState]:
     """Features and training of runs at the same step; the features are gone when it returns."""
     config = runs[0].provenance.config
-    levels, size = tuple(config.mapping.latent), config.data.image_size
+    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
     categories = {run.provenance.category: run.dataset for run in runs}
     for name, dataset in categories.items():
-        if dataset.has_masks and not image_files.masks(dataset.test, size).any():
+        if dataset.has_masks and not image_files.masks(dataset.test, cut.image).any():
             raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
     spent: dict[str, float] = {}
     with timed(spent, "features"):
@@ -140,7 +141,7 @@ def _fit(
             rows = cache.at_levels(features(), levels)
         else:
             images = [example for dataset in categories.values() for example in dataset.train]
-            rows = cache.build_cache(networks, images, size, levels, num_datasets=len(categories))
+            rows = cache.build_cache(networks, images, cut, levels, num_datasets=len(categories))
 
     def save(states: list[TrainState], losses: dict[str, np.ndarray]) -> None:
         for index, (run, state) in enumerate(zip(runs, states, strict=True)):
@@ -175,8 +176,18 @@ def seconds_so_far(folder: Path) -> dict[str, float]:
     return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
 
 
+def _num_tiles(config: Config, num_images: int) -> int:
+    """A tile is an image to the training."""
+    return num_images * len(tiles.corners(tiles.training_tiles(config.data)))
+
+
+def total_steps(config: Config, num_images: int) -> int:
+    """Of a run on so many images."""
+    return train.num_steps(config.train, _num_tiles(config, num_images))
+
+
 def fresh_state(config: Config, networks: Networks, num_images: int) -> TrainState:
     """A run on so many images before its first step."""
-    levels = tuple(config.mapping.latent)
-    shapes = feature_shapes(networks, config.data.image_size, levels)
-    return train.init_state(config, shapes, num_images)
+    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
+    shapes = feature_shapes(networks, cut.size, levels)
+    return train.init_state(config, shapes, _num_tiles(config, num_images))

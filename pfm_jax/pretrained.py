@@ -81,6 +81,11 @@ def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStru
     return traverse_util.flatten_dict(variables["params"])
 
 
+def shapes(backbone: Backbone) -> Params:
+    """The shapes of the Flax variables of `backbone.module`."""
+    return {"params": traverse_util.unflatten_dict(_flax_shapes(backbone))}
+
+
 def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
     """Checkpoint name -> shape (torch's order) of every tensor that the network needs."""
     shapes: dict[str, tuple[int, ...]] = {}

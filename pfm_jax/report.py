@@ -65,6 +65,23 @@ def _shaded(image: np.ndarray, mask: np.ndarray, colour: tuple[float, ...]) -> n
     return shown
 
 
+def overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> bytes:
+    """A PNG: the image `[H, W, 3]` in grey under its map `[H, W]`, what exceeds the threshold in
+    red. One scale for all images: colours start at half the threshold and end at twice of it.
+    """
+    scaled = (np.clip(anomaly_map / max(threshold, 1e-9), 0.5, 2) - 0.5) / 1.5
+    heat, weight = colormaps["inferno"](scaled)[..., :3], 0.8 * np.sqrt(scaled)[..., None]
+    shown = (1 - weight) * image.mean(-1, keepdims=True) / 255 + weight * heat
+    over = anomaly_map > threshold
+    inner = over.copy()
+    inner[1:-1, 1:-1] &= over[:-2, 1:-1] & over[2:, 1:-1] & over[1:-1, :-2] & over[1:-1, 2:]
+    inner[[0, -1]] = inner[:, [0, -1]] = False
+    shown[over & ~inner] = (1, 0, 0)
+    buffer = io.BytesIO()
+    Image.fromarray((255 * shown).round().astype(np.uint8)).save(buffer, "png")
+    return buffer.getvalue()
+
+
 def strip(panel: Panel, threshold: float | None) -> bytes:
     """A PNG as a column of figure 6: image, ground truth in red, map, segmentation in green.
 

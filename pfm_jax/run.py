@@ -7,18 +7,19 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from pfm_jax import datasets, features, pretrained, train
+from pfm_jax import datasets, features, pretrained
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.config import Config, validate
 from pfm_jax.evaluate import evaluate
 from pfm_jax.features import Networks
 from pfm_jax.files import cache_dir
-from pfm_jax.group import Run, fresh_state, groups, seconds_so_far, train_group
-from pfm_jax.types import Dataset, InputError
+from pfm_jax.group import Run, fresh_state, groups, seconds_so_far, total_steps, train_group
+from pfm_jax.train import TrainState
+from pfm_jax.types import Dataset, Example, InputError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,13 @@ def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str,
     return features.pair(*loaded), {w.backbone.name: w.fingerprint for w in loaded}
 
 
+def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
+    """A category with the part of its normal images that a recipe holds out. Raises InputError."""
+    found = datasets.load(config.data.dataset, sources.data_path, category, cache_dir())
+    train, held_out = datasets.hold_out(found.train, config.data.held_out)
+    return dataclasses.replace(found, train=train, held_out=held_out)
+
+
 def train_categories(
     config: Config,
     sources: Sources,
@@ -87,10 +95,10 @@ def train_categories(
     configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
     for one in (config, *configs.values()):
         validate(one)
-    sources, folder = sources.resolved(), cache_dir()
-    chosen = datasets.categories(config.data.dataset, sources.data_path, category, folder)
+    sources = sources.resolved()
+    chosen = datasets.categories(config.data.dataset, sources.data_path, category, cache_dir())
     networks, weights = load_networks(config, sources)
-    loaded = {n: datasets.load(config.data.dataset, sources.data_path, n, folder) for n in chosen}
+    loaded = {n: load_dataset(config, n, sources) for n in chosen}
     runs = [
         Run(provenance(one, name, dataset, weights, sources), dataset, workdir / place / name)
         for name, dataset in loaded.items()
@@ -119,6 +127,56 @@ def provenance(
     )
 
 
+class Restored(NamedTuple):
+    """A run as it is at its last checkpoint."""
+
+    state: TrainState
+    provenance: Provenance
+    networks: Networks
+
+
+def restore(workdir: Path, category: str, sources: Sources) -> Restored:
+    """A run from its checkpoint.
+
+    Args:
+        workdir: that it was trained in.
+        category: the run's.
+        sources: where the weights are now; None: where they were.
+
+    Raises:
+        InputError: no such run, or other weights than it was trained with.
+    """
+    folder = workdir / category
+    with _checkpoints(folder) as checkpoints:
+        old = _made_from(checkpoints, folder)
+        places = Sources(weights_dir=sources.weights_dir or old.weights_dir).resolved()
+        networks, weights = load_networks(old.config, places)
+        check_same_run(old, dataclasses.replace(old, weights=weights), folder)
+        state = checkpoints.restore(fresh_state(old.config, networks, old.num_images))
+    return Restored(state, old, networks)
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    if not (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder}: no run in it (a run's folder is --workdir, --category)")
+    return Checkpoints(folder / "checkpoints")
+
+
+def _made_from(checkpoints: Checkpoints, folder: Path) -> Provenance:
+    found = checkpoints.provenance()
+    if found is None:
+        raise InputError(f"{folder}: the run has no checkpoint yet; train it first")
+    return found
+
+
+def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
+    """The test images of a run, where they are now or were. Raises InputError."""
+    with _checkpoints(workdir / category) as checkpoints:
+        old = _made_from(checkpoints, workdir / category)
+    places = Sources(sources.data_dir or old.data_dir)
+    return load_dataset(old.config, category, places.resolved()).test
+
+
 def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
     """The metrics of a trained run again, from its checkpoint; see `evaluate`.
 
@@ -130,22 +188,11 @@ def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[st
     Raises:
         InputError: no such run, or other data or weights than it was trained with.
     """
-    folder = workdir / category
-    if not (folder / "checkpoints").is_dir():
-        raise InputError(f"workdir={workdir}: no run of category {category!r} in it")
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        old = checkpoints.provenance()
-        if old is None:
-            raise InputError(f"{folder}: the run has no checkpoint yet; train it first")
-        sources = Sources(
-            sources.data_dir or old.data_dir, sources.weights_dir or old.weights_dir
-        ).resolved()
-        networks, weights = load_networks(old.config, sources)
-        dataset = datasets.load(old.config.data.dataset, sources.data_path, category, cache_dir())
-        now = dataclasses.replace(old, data=dataset.fingerprint, weights=weights)
-        check_same_run(old, now, folder)
-        state = checkpoints.restore(fresh_state(old.config, networks, old.num_images))
-    total = train.num_steps(old.config.train, old.num_images)
+    state, old, networks = restore(workdir, category, sources)
+    folder, places = workdir / category, Sources(sources.data_dir or old.data_dir)
+    dataset = load_dataset(old.config, category, places.resolved())
+    check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
+    total = total_steps(old.config, old.num_images)
     if state.step < total:
         log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)
     return evaluate(state, old, dataset, networks, folder, seconds_so_far(folder))

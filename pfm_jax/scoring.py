@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pfm_jax import mapping
+from pfm_jax import images as image_files
+from pfm_jax import mapping, tiles
 from pfm_jax.config import Config, MappingConfig
-from pfm_jax.datasets import images as image_files
 from pfm_jax.features import Networks, extract
 from pfm_jax.layers import operand_dtype
 from pfm_jax.mapping import FoldedHeads
+from pfm_jax.tiles import Tiles
 from pfm_jax.types import Example, ScoreMaps
 
 
@@ -24,11 +25,10 @@ def upsample(maps: Array, height: int, width: int) -> Array:
     return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
 
 
-def fuse(levels: dict[str, Array], height: int, width: int) -> ScoreMaps:
-    """Upsamples the map of each level and takes their mean (eq. 15); the score is its maximum."""
-    upsampled = {level: upsample(maps, height, width) for level, maps in levels.items()}
-    fused = sum(upsampled.values(), jnp.float32(0)) / len(upsampled)
-    return ScoreMaps(upsampled, fused, image_scores(fused))
+def fuse(levels: dict[str, Array]) -> ScoreMaps:
+    """The mean of the levels' maps `[B, H, W]` (eq. 15); an image's score is its maximum."""
+    fused = sum(levels.values(), jnp.float32(0)) / len(levels)
+    return ScoreMaps(levels, fused, image_scores(fused))
 
 
 def image_scores(maps: Array) -> Array:
@@ -36,13 +36,14 @@ def image_scores(maps: Array) -> Array:
     return maps.max((1, 2))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "precision"))
+@functools.partial(jax.jit, static_argnames=("config", "precision", "cut"))
 def score_images(
     networks: Networks,
     heads: FoldedHeads,
     images: Array,
     config: MappingConfig,
     precision: str = "float32",
+    cut: Tiles | None = None,
 ) -> ScoreMaps:
     """uint8 RGB `[B, H, W, 3]` -> anomaly maps and scores: the whole of inference.
 
@@ -52,11 +53,16 @@ def score_images(
         images: see above.
         config: of the heads.
         precision: see `ScoringConfig`.
+        cut: into which tiles; None: the networks see the whole image.
     """
     of_networks = "bfloat16" if precision == "bfloat16" else "float32"
-    features = extract(networks, images, tuple(config.latent), of_networks)
-    levels = mapping.anomaly_maps(heads, features, config, operand_dtype(precision))
-    return fuse(levels, *images.shape[1:3])
+
+    def maps_of(images: Array) -> dict[str, Array]:
+        features = extract(networks, images, tuple(config.latent), of_networks)
+        levels = mapping.anomaly_maps(heads, features, config, operand_dtype(precision))
+        return {level: upsample(maps, *images.shape[1:3]) for level, maps in levels.items()}
+
+    return fuse(tiles.blended(maps_of, images, cut) if cut else maps_of(images))
 
 
 def score_examples(
@@ -78,10 +84,23 @@ def score_examples(
     def on_host(images: np.ndarray, count: int, found: ScoreMaps) -> tuple[np.ndarray, ScoreMaps]:
         return images[:count], jax.tree.map(lambda array: np.asarray(array)[:count], found)
 
+    cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
     for images, count in image_files.batches(examples, config.data.image_size, what=what):
-        found = score_images(networks, heads, images, config.mapping, config.scoring.precision)
+        found = score_images(networks, heads, images, config.mapping, precision, cut)
         if waiting:
             yield on_host(*waiting)
         waiting = images, count, found
     if waiting:
         yield on_host(*waiting)
+
+
+def image_scores_of(
+    networks: Networks,
+    heads: FoldedHeads,
+    examples: Sequence[Example],
+    config: Config,
+    what: str | None = None,
+) -> np.ndarray:
+    """float32 `[N]`, the image scores of a data set; see `score_examples`."""
+    found = score_examples(networks, heads, examples, config, what)
+    return np.concatenate([np.zeros(0, np.float32), *(maps.image_scores for _, maps in found)])

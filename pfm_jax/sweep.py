@@ -21,13 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pfm_jax import cache, datasets, files, mapping, scoring
+from pfm_jax import cache, files, mapping, scoring, tiles
 from pfm_jax.config import replaced
 from pfm_jax.evaluate import joined
 from pfm_jax.features import Networks
 from pfm_jax.group import Run, fresh_state, groups, train_group
 from pfm_jax.plan import Job, Plan
-from pfm_jax.run import Sources, load_networks, provenance
+from pfm_jax.run import Sources, load_dataset, load_networks, provenance
 from pfm_jax.types import LEVELS, Dataset, InputError
 
 log = logging.getLogger(__name__)
@@ -72,19 +72,18 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
     todo = unfinished(plan, job, workdir)
     if not todo and not _unmeasured_speeds(plan, job, workdir):
         return
-    config, folder, sources = plan.configs[job.runs[0]], files.cache_dir(), sources.resolved()
+    config, sources = plan.configs[job.runs[0]], sources.resolved()
     try:
         networks, weights = load_networks(config, sources)
-        dataset = datasets.load(config.data.dataset, sources.data_path, job.category, folder)
+        dataset = load_dataset(config, job.category, sources)
     except InputError as error:
         fail(plan, job, workdir, str(error), missing=True)
         return
     names = [run for run in job.runs if any(run == name for name, _ in todo)]
     latent = {level for run in names for level in plan.configs[run].mapping.latent}
-    levels, size = tuple(level for level in LEVELS if level in latent), config.data.image_size
-    features = functools.cache(
-        lambda: cache.build_cache(networks, list(dataset.train), size, levels)
-    )
+    levels = tuple(level for level in LEVELS if level in latent)
+    cut = tiles.training_tiles(config.data)
+    features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
     for name in names:
         runs = [
             Run(
@@ -137,9 +136,8 @@ def measure_speed(
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     for _ in range(6):
         start = time.perf_counter()
-        scored = scoring.score_images(
-            networks, heads, image, config.mapping, config.scoring.precision
-        )
+        cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
+        scored = scoring.score_images(networks, heads, image, config.mapping, precision, cut)
         scored.fused.block_until_ready()
         seconds.append(time.perf_counter() - start)
     found = {"images_per_second": 1 / float(np.median(seconds[1:]))}

@@ -98,7 +98,8 @@ class Dataset:
 
     Attributes:
         category: its name.
-        train: good images only.
+        train: good images only, to learn from.
+        held_out: good images only, to set the threshold by.
         test: good and anomalous images.
         has_masks: whether pixel metrics can be computed.
         fingerprint: sha256 (hex) of every path and file.
@@ -109,6 +110,7 @@ class Dataset:
     test: Sequence[Example]
     has_masks: bool
     fingerprint: str
+    held_out: Sequence[Example] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pfm_jax import backbones, pretrained
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
 from pfm_jax.run import Sources
+from pfm_jax.scorer import Scorer
 from tests.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
@@ -84,3 +86,14 @@ def small_config(**train: Any) -> Config:
         mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 8)),
         train=TrainConfig(**{**defaults, **train}),
     )
+
+
+def red_scorer(size: int = 64, delay: float = 0.0) -> Scorer:
+    """A scorer without networks: the map is how much redder than green a pixel is."""
+
+    def score_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        time.sleep(delay)
+        maps = np.maximum(images[..., 0].astype(np.float32) - images[..., 1], 0) / 255
+        return maps.max((1, 2)), maps
+
+    return Scorer(score_batch, size, np.linspace(0.01, 0.2, 39, dtype=np.float32), "red")

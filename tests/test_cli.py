@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.synthetic import make_category, make_weights
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = (
     *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
+    *("predict", "export", "serve"),
 )
 RECIPE = "--config=configs/mb_pfm_r18_r50.py"
 
@@ -87,6 +89,78 @@ def test_bad_flags_of_sweeps_are_one_line(
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("predict", ("--images=I", "--output=O"), "which detector?"),
+        ("predict", ("--images=I", "--output=O", "--workdir=W"), "which detector?"),
+        ("predict", ("--output=O", "--artifact=A"), "images"),
+        (
+            "predict",
+            ("--images=I", "--output=O", "--workdir=W", "--category=grid"),
+            "grid: no run in it",
+        ),
+        ("predict", ("--images=I", "--output=O", "--artifact=A"), "not a readable detector"),
+        ("export", ("--output=O",), "which detector?"),
+        ("export", ("--output=O", "--artifact=A"), "not a readable detector"),
+        ("serve", ("--artifact=A",), "not a readable detector"),
+        ("serve", ("--artifact=A", "--port=0"), "port"),
+    ],
+)
+def test_bad_flags_of_detectors_are_one_line(
+    name: str, flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    places = {"=I": "/images", "=O": "/out", "=W": "/run", "=A": "/no.pfm"}
+    for short, place in places.items():
+        flags = tuple(flag.replace(short, f"={tmp_path}{place}") for flag in flags)
+    done = launch(name, *flags)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_predict_export_and_predict_again(tmp_path: Path) -> None:
+    """The plant engineer's week on made-up images: the file gives what the run gives."""
+    make_category(tmp_path / "data" / "grid", good=40)
+    make_weights(tmp_path / "weights", "resnet18", "resnet18_caffe")
+    (tmp_path / "recipe.py").write_text("from tests.synthetic import small_config as get_config\n")
+    run = (f"--workdir={tmp_path}/run", "--category=grid")
+    done = launch(
+        "train",
+        f"--config={tmp_path}/recipe.py",
+        "--config.data.held_out=0.5",
+        f"--data_dir={tmp_path}/data",
+        f"--weights_dir={tmp_path}/weights",
+        *run,
+    )
+    assert done.returncode == 0, done.stderr
+    images = f"--images={tmp_path}/data/grid/test"
+    done = launch("predict", *run, images, f"--output={tmp_path}/a", "--maps", "--overlays")
+    assert done.returncode == 0, done.stderr
+    assert "5.00% false alarms" in done.stdout and "7 new" in done.stdout
+    done = launch("export", *run, f"--output={tmp_path}/grid.pfm", "--false_positive_rate=0.1")
+    assert done.returncode == 0, done.stderr
+    assert "10.00% false alarms" in done.stdout
+    done = launch("export", *run, f"--output={tmp_path}/rare.pfm", "--false_positive_rate=0.01")
+    assert done.returncode == 2 and "needs 99 normal images" in done.stderr
+    (tmp_path / "data" / "grid" / "test" / "hole" / "bad.png").write_bytes(b"")
+    done = launch("predict", f"--artifact={tmp_path}/grid.pfm", images, f"--output={tmp_path}/b")
+    assert done.returncode == 1, done.stderr
+    assert "1 unreadable" in done.stdout
+    tables = []
+    for name in ("a", "b"):
+        with (tmp_path / name / "scores.csv").open() as rows:
+            tables.append({row["path"]: row for row in csv.DictReader(rows)})
+    unreadable = tables[1].pop(f"{tmp_path}/data/grid/test/hole/bad.png")
+    assert "not a readable image" in unreadable["error"]
+    assert tables[0].keys() == tables[1].keys()
+    for path, row in tables[0].items():
+        assert float(row["score"]) == pytest.approx(float(tables[1][path]["score"]), abs=1e-5)
+        assert row["is_anomalous"] == str("hole" in path)
+        assert (tmp_path / "a" / "maps" / path.split("test/")[1]).with_suffix(".tiff").is_file()
 
 
 def test_missing_weights_are_one_line(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import datasets
-from pfm_jax.datasets import btad, elpv, images, mvtec_ad
+from pfm_jax import datasets, images
+from pfm_jax.datasets import btad, elpv, mvtec_ad
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
 

@@ -25,7 +25,7 @@ def test_bilinear_is_torchs(case: str) -> None:
 
 def test_fused_is_the_mean_and_the_score_its_maximum() -> None:
     levels = {"conv2_x": jnp.ones((2, 4, 4)), "conv4_x": jnp.array([[[3.0]], [[5.0]]])}
-    maps = scoring.fuse(levels, 8, 8)
+    maps = scoring.fuse({level: scoring.upsample(m, 8, 8) for level, m in levels.items()})
     np.testing.assert_allclose(
         maps.fused, np.broadcast_to([[[2.0]], [[3.0]]], (2, 8, 8)), rtol=1e-6
     )

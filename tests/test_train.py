@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pfm_jax import cache as cache_module
-from pfm_jax import features, loop, mapping, memory, pretrained, sampling, train
+from pfm_jax import features, images, loop, mapping, memory, pretrained, sampling, train
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance
 from pfm_jax.config import Config, TrainConfig
-from pfm_jax.datasets import folder, images
+from pfm_jax.datasets import folder
 from pfm_jax.features import Networks
 from pfm_jax.types import Batch, Dataset, FeaturePair
 from tests.synthetic import LEVELS, make_category, make_weights, small_config

@@ -54,14 +54,15 @@ class Files(Sequence[Example]):
         image, mask, label, defect = self.entries[index]
         return Example(
             path=image.relative_to(self.root).as_posix(),
-            image=_read(image),
-            mask=_read(mask) if mask else None,
+            image=read(image),
+            mask=read(mask) if mask else None,
             label=label,
             defect=defect,
         )
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of a file. Raises InputError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -162,7 +163,7 @@ def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> st
                 if path:
                     name = path.relative_to(root).as_posix()
                     digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
-                    digest.update(hashlib.sha256(_read(path)).digest())
+                    digest.update(hashlib.sha256(read(path)).digest())
     return digest.hexdigest()
 
 

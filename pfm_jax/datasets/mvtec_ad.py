@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from pfm_jax.datasets import folder, images
+from pfm_jax import images
+from pfm_jax.datasets import folder
 from pfm_jax.types import Dataset, Example, InputError
 
 

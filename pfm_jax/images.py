@@ -9,27 +9,43 @@ Non-square images are resized to the square, not cropped.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from pfm_jax.types import Example, InputError
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 BATCH_SIZE = 8
 """Images that go through the networks at a time."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""That are decoded; others have decoders that do more than decode (EPS runs a program)."""
+
+MIN_SIDE = 8
+"""Pixels that an image has at least."""
 
 AHEAD = 4
 """Batches that are being decoded while one is used."""
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decodes a file to 8-bit RGB at its own size. Raises InputError that names it."""
+    """Decodes a file to 8-bit RGB at its own size.
+
+    Raises:
+        InputError: names it; a format not among `FORMATS`, a damaged file, several images in one,
+            too few pixels or (Pillow's limit, 179 million) too many.
+    """
     try:
-        with Image.open(io.BytesIO(encoded)) as opened:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+            check_shape(opened, name)
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
                 values = np.asarray(image, np.float64)
@@ -38,14 +54,32 @@ def open_rgb(encoded: bytes, name: str) -> Image.Image:
             return (
                 image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
             )
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not a readable image (of {', '.join(FORMATS)})") from error
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: not a readable image ({error})") from error
 
 
-def decode_image(example: Example, size: int) -> np.ndarray:
+def check_shape(image: Image.Image, name: str) -> None:
+    """Raises InputError if there is not one image, of some size. (MPO: a JPEG with previews.)"""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise InputError(f"{name}: holds {frames} images; give one image a file")
+    if min(image.size) < MIN_SIDE:
+        width, height = image.size
+        raise InputError(f"{name}: is {width}x{height} pixels, needs {MIN_SIDE} a side or more")
+
+
+def resized(image: Image.Image, size: int) -> np.ndarray:
     """uint8 `[size, size, 3]`, resized with LANCZOS as the released code does."""
-    image = open_rgb(example.image, example.path)
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def decode_image(example: Example, size: int) -> np.ndarray:
+    """uint8 `[size, size, 3]`. Raises InputError."""
+    return resized(open_rgb(example.image, example.path), size)
 
 
 def decode_mask(example: Example, size: int) -> np.ndarray:
@@ -88,15 +122,27 @@ def batches(
         padded = images + images[-1:] * (batch_size - len(images))
         return np.stack(padded), len(images)
 
-    starts = iter(range(0, len(examples), batch_size))
     bar = tqdm(desc=what, total=len(examples), unit="image", disable=None if what else True)
-    with ThreadPoolExecutor() as pool, bar:
-        pending = [pool.submit(one_batch, start) for start in islice(starts, AHEAD)]
-        while pending:
-            images, count = pending.pop(0).result()
-            pending.extend(pool.submit(one_batch, start) for start in islice(starts, 1))
+    with bar:
+        for images, count in ahead(one_batch, range(0, len(examples), batch_size)):
             yield images, count
             bar.update(count)
+
+
+def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """`work` of each item, in order, done in threads a few items ahead of the consumer."""
+    left = iter(items)
+    with ThreadPoolExecutor() as pool:
+        pending = [pool.submit(work, item) for item in islice(left, AHEAD)]
+        while pending:
+            done = pending.pop(0).result()
+            pending.extend(pool.submit(work, item) for item in islice(left, 1))
+            yield done
+
+
+def map_at(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An anomaly map `[h, w]` at the size (width, height) of the image it is of, float32."""
+    return np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR))
 
 
 def masks(examples: Sequence[Example], size: int) -> np.ndarray:

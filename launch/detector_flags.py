@@ -1,0 +1,57 @@
+"""The flags that name a detector and set its threshold, for the launchers that use one."""
+
+from pathlib import Path
+
+from absl import flags
+
+from pfm_jax import artifact, calibration, predict
+from pfm_jax.calibration import Threshold
+from pfm_jax.detector import Detector
+from pfm_jax.scorer import Scorer
+from pfm_jax.types import InputError
+
+RATE = 0.05
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Where a run is kept; goes with --category.")
+CATEGORY = flags.DEFINE_string("category", None, "The run's category.")
+WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where the weights are, if they moved.")
+ARTIFACT = flags.DEFINE_string("artifact", None, "A file of launch.export, or a saved detector.")
+FALSE_POSITIVE_RATE = flags.DEFINE_float(
+    "false_positive_rate", None, f"Of the threshold; {RATE} if neither this nor the artefact says."
+)
+NORMAL = flags.DEFINE_string("normal", None, "Further normal images to set the threshold by.")
+THRESHOLD = flags.DEFINE_float("threshold", None, "Instead of one that follows from a rate.")
+
+
+def run() -> tuple[Path, str] | None:
+    """Workdir and category of the run that the flags name; None if they name a file."""
+    if ARTIFACT.value:
+        return None
+    if not (WORKDIR.value and CATEGORY.value):
+        raise InputError("which detector? --workdir=DIR --category=NAME, or --artifact=FILE")
+    return Path(WORKDIR.value), CATEGORY.value
+
+
+def detector() -> Detector | Path:
+    """The detector of the flags, or the file if it is an exported one. Raises InputError."""
+    if place := run():
+        return Detector.from_run(*place, WEIGHTS_DIR.value)
+    path = Path(str(ARTIFACT.value))
+    return path if artifact.is_artifact(path) else Detector.load(path)
+
+
+def scorer() -> Scorer:
+    """The detector of the flags by what it does. Raises InputError."""
+    found = detector()
+    return artifact.load(found) if isinstance(found, Path) else found.scorer()
+
+
+def threshold(scorer: Scorer) -> Threshold:
+    """What the flags ask for. Raises InputError: too few normal images for the rate."""
+    if THRESHOLD.value is not None:
+        return Threshold(THRESHOLD.value)
+    if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:
+        return scorer.threshold
+    rate = RATE if FALSE_POSITIVE_RATE.value is None else FALSE_POSITIVE_RATE.value
+    scores = predict.normal_scores(scorer, NORMAL.value) if NORMAL.value else scorer.normal_scores
+    return calibration.threshold(scores, rate)

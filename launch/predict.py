@@ -1,0 +1,40 @@
+"""Scores new images: a folder with all below it, a glob, or one file.
+
+    python -m launch.predict --workdir=runs/r18_r50 --category=screw --images=FOLDER --output=OUT
+    python -m launch.predict --artifact=screw.pfm --images='camera/**/*.png' --output=OUT --overlays
+
+Writes OUT/scores.csv, a row for each image; goes on where it was when it is started again. An image
+that can't be read has a row that says why, and the exit code is 1.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli, detector_flags
+from pfm_jax.predict import Options, predict
+
+IMAGES = flags.DEFINE_string("images", None, "A folder, a glob, or a file.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The folder of the scores.", required=True)
+MAPS = flags.DEFINE_bool("maps", False, "Writes anomaly maps too, as float32 TIFF.")
+OVERLAYS = flags.DEFINE_bool("overlays", False, "Writes overlays too, as PNG.")
+flags.adopt_module_key_flags(detector_flags)
+
+
+def main() -> None:
+    scorer = detector_flags.scorer()
+    threshold = detector_flags.threshold(scorer)
+    print(threshold)
+    start, output = time.perf_counter(), Path(OUTPUT.value)
+    options = Options(MAPS.value, OVERLAYS.value)
+    counts, new = predict(scorer, IMAGES.value, output, threshold.value, options)
+    rate = new / (time.perf_counter() - start)
+    told = ", ".join(f"{counts[kind]} {kind}" for kind in ("normal", "anomalous", "unreadable"))
+    print(f"{told}: {output}/scores.csv ({new} new, {rate:.1f} images a second)")
+    sys.exit(1 if counts["unreadable"] else 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+"""Serves a detector over HTTP (extra serve); stops cleanly at Ctrl-C or SIGTERM.
+
+    python -m launch.serve --artifact=screw.pfm
+    curl --data-binary @image.png 'http://127.0.0.1:8000/score?map=none'
+
+With a browser: http://127.0.0.1:8000/, and drop an image there. Also /health and /metrics.
+"""
+
+from absl import flags
+
+from launch import cli, detector_flags
+from pfm_jax.types import InputError
+
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Who may reach it; 0.0.0.0: everyone who can.")
+PORT = flags.DEFINE_integer("port", 8000, "TCP port.", lower_bound=1, upper_bound=65535)
+MEGABYTES = flags.DEFINE_float("max_megabytes", 32, "Of a request.", lower_bound=0)
+MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50, "Of an image.", lower_bound=0)
+flags.adopt_module_key_flags(detector_flags)
+
+
+def main() -> None:
+    try:
+        import uvicorn
+
+        from pfm_jax import serve
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'pfm_jax[serve]'") from error
+    scorer = detector_flags.scorer()
+    threshold = detector_flags.threshold(scorer)
+    print(threshold)
+    limits = serve.Limits(MEGABYTES.value, MEGAPIXELS.value)
+    app = serve.app(scorer, threshold, limits)
+    uvicorn.run(
+        app, host=HOST.value, port=PORT.value, access_log=False, timeout_graceful_shutdown=10
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,74 @@
+"""Named arrays and what is to be said of them, in one safetensors file with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from pfm_jax import files
+from pfm_jax.types import InputError
+
+FORMAT = "pfm_jax detector 1"
+
+
+def named(tree: Any) -> dict[str, np.ndarray]:
+    """A pytree of arrays by the path of each, as `heads/conv4_x/forward/0/1`, on the host."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def filled(like: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
+    """The pytree `like` (of shapes) with the arrays of a file.
+
+    Raises:
+        InputError: an array is missing, left over or of another shape.
+    """
+    wanted, structure = jax.tree_util.tree_flatten_with_path(like)
+    shapes = {_name(place): (leaf.shape, leaf.dtype) for place, leaf in wanted}
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    if wrong := sorted(k for k in {*shapes, *found} if shapes.get(k) != found.get(k)):
+        raise InputError(f"{path}: not a detector of its own recipe; first at {wrong[0]}")
+    return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
+
+
+def fingerprint(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 (hex) of every name, shape, type and number."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}\0{array.shape}\0{array.dtype}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """Writes whole or not at all. Raises InputError if it can't be written."""
+    about = {**about, "sha256": fingerprint(arrays)}
+    metadata = {"format": FORMAT, "about": json.dumps(about)}
+    files.write(path, safetensors.numpy.save(arrays, metadata))
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `write` wrote. Raises InputError: no such file, or not whole."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: not a detector that this version of pfm_jax saved")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(metadata["about"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a readable detector ({error})") from error
+    if fingerprint(arrays) != about["sha256"]:
+        raise InputError(f"{path}: damaged, its checksum is another one; save it again")
+    return arrays, about

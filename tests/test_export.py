@@ -1,0 +1,200 @@
+"""Artefacts: what they need to be loaded, that they give the same, that they can't be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from pfm_jax import artifact, export, scoring
+from pfm_jax.calibration import Threshold
+from pfm_jax.datasets.loose import examples
+from pfm_jax.detector import Detector
+from pfm_jax.types import InputError
+from tests.synthetic import make_sources, small_config, texture
+
+ROOT = Path(__file__).parents[1]
+IMAGES = np.stack([texture(seed, 80) for seed in range(11)])
+THRESHOLD = Threshold(0.25, 0.05, 0.1, 32)
+
+# Stands before a program: imports of what trains detectors fail, then all imports but a few.
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name in {blocked} or name.split(".")[0] in {blocked}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+"""
+TRAINING = (
+    *("flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "absl", "safetensors"),
+    *("pfm_jax.train", "pfm_jax.loop", "pfm_jax.group", "pfm_jax.mapping", "pfm_jax.backbones"),
+    *("pfm_jax.features", "pfm_jax.run", "pfm_jax.detector", "pfm_jax.datasets", "torch"),
+)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    sources = make_sources(tmp_path_factory.mktemp("export"))
+    images = Path(str(sources.data_dir), "grid", "train", "good")
+    recipe = small_config(steps=10)
+    data = dataclasses.replace(recipe.data, held_out=0.5)
+    return Detector.fit(images, dataclasses.replace(recipe, data=data), sources.weights_dir)
+
+
+@pytest.fixture(scope="module")
+def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artefact") / "grid.pfm"
+    assert export.write(detector, THRESHOLD, examples(IMAGES), path) < 1e-5
+    return path
+
+
+def python(program: str, *arguments: str, cwd: Path = ROOT) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_the_training_modules(detector: Detector, exported: Path, tmp_path: Path) -> None:
+    scores, maps = detector.scorer().score(np.stack([image[:64, :64] for image in IMAGES]))
+    np.savez(tmp_path / "expected.npz", images=IMAGES[:, :64, :64], scores=scores, maps=maps)
+    program = BLOCK.format(blocked=TRAINING) + (
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from pfm_jax import artifact\n"
+        "expected = np.load(sys.argv[2])\n"
+        "scorer = artifact.load(Path(sys.argv[1]))\n"
+        "scores, maps = scorer.score(expected['images'])\n"
+        "np.testing.assert_allclose(scores, expected['scores'], atol=1e-5)\n"
+        "np.testing.assert_allclose(maps, expected['maps'], atol=1e-5)\n"
+        "print(len(scores), scorer.threshold.value, len(scorer.normal_scores))\n"
+    )
+    told = python(program, str(exported), str(tmp_path / "expected.npz"))
+    assert told.split() == ["11", "0.25", "3"]
+
+
+def test_the_readme_loads_it_without_this_package(
+    detector: Detector, exported: Path, tmp_path: Path
+) -> None:
+    (snippet,) = re.findall(r"```python\n(import io.*?)```", (ROOT / "README.md").read_text(), re.S)
+    image = tmp_path / "new.png"
+    Image.fromarray(IMAGES[0]).save(image)
+    program = snippet.replace("screw.pfm", str(exported)).replace("new.png", str(image))
+    blocked = BLOCK.format(blocked=("pfm_jax", *TRAINING))
+    told = python(blocked + program, cwd=tmp_path)
+    scores, _ = detector.score(IMAGES[:1])
+    assert float(told.split()[0]) == pytest.approx(float(scores[0]), abs=1e-5)
+
+
+def test_any_batch_size_and_all_platforms(detector: Detector, exported: Path) -> None:
+    found = artifact.read(exported)
+    run = artifact.program(found)
+    program = jax.export.deserialize(bytearray(found.program))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    scores, _ = detector.scorer().score(IMAGES[:, :64, :64])
+    for count in (1, 3, 11):
+        outputs = run(IMAGES[:count, :64, :64])
+        assert outputs["anomaly_maps"].shape == (count, 64, 64)
+        assert set(outputs["levels"]) == {"conv2_x", "conv3_x", "conv4_x"}
+        np.testing.assert_allclose(outputs["image_scores"], scores[:count], atol=1e-5)
+
+
+def test_it_tells_what_it_is_and_no_paths(exported: Path) -> None:
+    with zipfile.ZipFile(exported) as file:
+        assert file.testzip() is None
+        manifest = json.loads(file.read("manifest.json"))
+        everything = b"".join(file.read(name) for name in file.namelist())
+    assert manifest["threshold"] == dataclasses.asdict(THRESHOLD)
+    assert manifest["preprocessing"]["size"] == 64
+    sides = manifest["preprocessing"]["normalised_by_the_program"]
+    assert sides["source"]["network"] == "resnet18"
+    assert sides["source"]["mean"] == [0.485, 0.456, 0.406]
+    assert {"weights", "versions", "config"} <= set(manifest["origin"])
+    assert str(ROOT).encode() not in everything
+    assert str(exported.parent.parent).encode() not in everything
+
+
+@pytest.mark.parametrize("fault", ["cut", "bit", "text", "none", "zip", "format"])
+def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) -> None:
+    path, content = tmp_path / "bad.pfm", bytearray(exported.read_bytes())
+    if fault == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif fault == "bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif fault == "text":
+        path.write_text("not an artefact")
+    elif fault == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a", "b")
+    elif fault == "format":
+        path.write_bytes(content.replace(b"pfm_jax artifact 1", b"pfm_jax artifact 0"))
+    with pytest.raises(InputError, match=r"bad\.pfm: "):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [("heads", "weight heads/conv2_x"), ("program", "anomaly map at conv3_x")],
+)
+def test_another_model_is_refused(
+    stage: str,
+    message: str,
+    detector: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault in what is written is found before it has a name."""
+    whole = export.make(detector, THRESHOLD)
+    if stage == "heads":
+        weights = {
+            name: array + (name == "heads/conv2_x/forward/0/0") * np.float32(1e-3)
+            for name, array in whole.weights.items()
+        }
+        faulty = whole._replace(weights=weights)
+    else:
+        heads = jax.tree.map(lambda x: x, detector.heads)
+        kernel, bias = heads["conv3_x"]["forward"][-1]
+        heads["conv3_x"]["forward"][-1] = (kernel + 0.1, bias)
+        other = dataclasses.replace(detector, heads=heads)
+        # A program with the change inside: the weights of the file are as they should be.
+        monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))
+        faulty = whole
+    monkeypatch.setattr(export, "make", lambda *_: faulty)
+    with pytest.raises(InputError, match=message):
+        export.write(detector, THRESHOLD, examples(IMAGES), tmp_path / "grid.pfm")
+    assert not list(tmp_path.iterdir())
+
+
+def export_outputs(detector: Detector) -> Callable[[np.ndarray], dict[str, Any]]:
+    config = detector.config
+    return lambda images: export.outputs(
+        scoring.score_images(
+            detector.networks, detector.heads, images, config.mapping, config.scoring.precision
+        )
+    )
+
+
+def test_tiles_are_exported(detector: Detector, tmp_path: Path) -> None:
+    data = dataclasses.replace(detector.config.data, image_size=128, tile_size=64, tile_overlap=16)
+    cut = dataclasses.replace(detector, config=dataclasses.replace(detector.config, data=data))
+    export.write(cut, THRESHOLD, examples(IMAGES), tmp_path / "tiles.pfm")
+    scorer = artifact.load(tmp_path / "tiles.pfm")
+    images = np.stack([texture(seed, 128) for seed in range(3)])
+    scores, maps = scorer.score(images)
+    expected, expected_maps = cut.scorer().score(images)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(maps, expected_maps, atol=1e-5)
+    assert maps.shape == (3, 128, 128)

@@ -1,0 +1,88 @@
+"""Tiles: they cover the image, seams vanish, one tile is no tile."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pfm_jax import mapping, scoring, tiles
+from pfm_jax.config import DataConfig
+from pfm_jax.features import Networks, feature_shapes
+from pfm_jax.run import load_networks
+from pfm_jax.tiles import Tiles
+from tests.synthetic import LEVELS, make_sources, small_config, texture
+
+CUTS = [Tiles(96, 64, 16), Tiles(128, 64, 0), Tiles(512, 256, 64), Tiles(80, 64, 48)]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_tiles_cover_the_image_with_the_overlap(cut: Tiles) -> None:
+    places = tiles.corners(cut)
+    tops = sorted({top for top, _ in places})
+    assert len(places) == len(tops) ** 2
+    assert tops[0] == 0
+    assert tops[-1] + cut.size == cut.image
+    assert all(a + cut.size - b >= cut.overlap for a, b in itertools.pairwise(tops))
+    fewer = len(tops) - 1
+    assert fewer * cut.size - (fewer - 1) * cut.overlap < cut.image, "no more than it takes"
+    images = np.arange(cut.image**2).reshape(1, cut.image, cut.image, 1)
+    seen = np.unique(np.concatenate([tile.ravel() for tile in tiles.cut(images, cut)]))
+    assert len(seen) == cut.image**2
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_is_local_is_the_same_in_tiles(cut: Tiles) -> None:
+    """A map that depends on each pixel alone comes out as it is without tiles, seams included."""
+    images = np.random.default_rng(0).uniform(size=(2, cut.image, cut.image, 3)).astype(np.float32)
+
+    def maps_of(part: jax.Array) -> dict[str, jax.Array]:
+        return {"mean": part.mean(-1), "one": jnp.ones(part.shape[:3])}
+
+    found = jax.jit(lambda x: tiles.blended(maps_of, x, cut))(images)
+    np.testing.assert_allclose(found["mean"], images.mean(-1), atol=1e-6)
+    np.testing.assert_allclose(found["one"], 1, atol=1e-6)
+
+
+def test_seams_are_blended() -> None:
+    """Tiles that disagree meet in a slope, not a step."""
+    cut = Tiles(96, 64, 32)
+    images = np.zeros((1, 96, 96, 1), np.float32)
+    images[:, :, 64:] = 1  # only right-hand tiles have it in their last column
+    found = tiles.blended(lambda t: {"m": jnp.ones(t.shape[:3]) * t[:, :1, -1:, 0]}, images, cut)
+    row = np.asarray(found["m"])[0, 0]
+    assert row[0] == 0 and row[-1] == 1
+    assert np.abs(np.diff(row)).max() < 0.05
+    assert (np.diff(row) >= -1e-6).all()
+
+
+def test_tiles_of_a_recipe() -> None:
+    assert tiles.scoring_tiles(DataConfig()) == Tiles(256, 256, 0)
+    data = DataConfig(image_size=512, tile_size=256)
+    assert tiles.scoring_tiles(data) == Tiles(512, 256, 64)
+    assert len(tiles.corners(tiles.training_tiles(data))) == 4
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    return load_networks(small_config(), make_sources(tmp_path_factory.mktemp("tiles")))[0]
+
+
+def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
+    config = small_config()
+    shapes = feature_shapes(networks, 64, LEVELS)
+    heads = mapping.fold(
+        *mapping.init(mapping.make_heads(config.mapping, shapes), jax.random.key(0))
+    )
+    images = np.stack([texture(seed, 128) for seed in range(2)])
+    whole = scoring.score_images(networks, heads, images, config.mapping, cut=Tiles(128, 64, 0))
+    for (top, left), tile in zip(
+        tiles.corners(Tiles(128, 64, 0)), tiles.cut(images, Tiles(128, 64, 0)), strict=True
+    ):
+        alone = scoring.score_images(networks, heads, tile, config.mapping)
+        place = (slice(None), slice(top, top + 64), slice(left, left + 64))
+        np.testing.assert_allclose(whole.fused[place], alone.fused, atol=1e-5)
+    np.testing.assert_allclose(whole.image_scores, np.asarray(whole.fused).max((1, 2)))
