@@ -33,7 +33,7 @@ def main() -> None:
     try:
         import torch
 
-        from launch.measure import category, machine, metrics, scoring, table, training
+        from launch.measure import category, machine, metrics, scoring, serving, table, training
         from tests.reference.bridge import complete_weights
     except ImportError as error:
         raise InputError(f"{error}: install the extra, pip install -e '.[bench]'") from error
@@ -53,6 +53,7 @@ def main() -> None:
         step = training.reference_step(pair, weights, images, 3)
         found["training"]["reference_step_seconds"] = step
         found |= metrics.measure()
+        found["serving"] = serving.measure(pair, weights, Path(folder))
         jax.clear_caches()
         if CATEGORY.value:
             options = [f"--data_dir={DATA_DIR.value}", f"--category={CATEGORY.value}"]

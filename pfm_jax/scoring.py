@@ -22,7 +22,8 @@ from pfm_jax.types import Example, ScoreMaps
 
 def upsample(maps: Array, height: int, width: int) -> Array:
     """[B, h, w] -> [B, height, width]: torch's bilinear with `align_corners=False`."""
-    return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear")
+    shape = maps.shape[0], height, width
+    return jax.image.resize(maps, shape, "bilinear", antialias=False)
 
 
 def fuse(levels: dict[str, Array]) -> ScoreMaps:

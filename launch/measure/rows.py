@@ -50,4 +50,13 @@ def rows(found: dict[str, Any]) -> list[Row]:
     if "category" in found:
         table += category_rows(found["category"])
     seconds, ten = found["metrics_seconds"], found["metrics_10x_ratio"]
-    return [*table, ("metrics of 160 maps", f"{seconds:.1f} s", "", "", f"of 1600: {ten:.1f}x")]
+    table.append(("metrics of 160 maps", f"{seconds:.1f} s", "", "", f"of 1600: {ten:.1f}x"))
+    return [*table, serving_row(found["serving"])]
+
+
+def serving_row(load: dict[str, Any]) -> Row:
+    """Of the service under load."""
+    rate, plain = load["served_per_second"], load["batched_per_second"]
+    p95, lost = load["p95_seconds"], load["failures"]
+    remark = f"{plain:.1f} by itself; 95% within {p95:.1f} s, {lost} of {load['answers']} failed"
+    return (f"the service, {load['clients']} clients", f"{rate:.1f} a second", "", "", remark)
