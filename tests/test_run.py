@@ -18,6 +18,7 @@ from configs import mb_pfm_r18_r50
 from pfm_jax import cache, group, history, memory, run
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.run import Sources, evaluate_category, train_categories
+from pfm_jax.tiles import Tiles
 from pfm_jax.types import InputError
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
@@ -63,7 +64,11 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert 0 <= found[name] <= 1
             assert all(0 <= found["levels"][level][name] <= 1 for level in LEVELS)
         assert found["image_auroc"] == 1, "a red square on a grey grid"
-        assert found["counts"] == {"train": 6, "test_good": 3, "test_anomalous": 4}
+        assert found["counts"] == {
+            **{"train": 6, "held_out": 0},
+            **{"test_good": 3, "test_anomalous": 4},
+        }
+        assert found["decisions"] is None, "no images were held out"
         assert set(found["seconds"]) == {"features", "train", "evaluate"}
         assert found["config"] == json.loads(json.dumps(dataclasses.asdict(small_config())))
         assert {"seed", "versions", "device", "data", "weights", "step"} <= set(found)
@@ -126,7 +131,7 @@ def test_groups_follow_memory(
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     state = memory.tree_bytes(jax.eval_shape(lambda: group.fresh_state(config, networks, 6)))
-    features = memory.tree_bytes(cache.cache_shapes(networks, 6, 64, LEVELS))
+    features = memory.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
     room = (runs_in_memory * 3 * state + 2 * features) / cache.SHARE
     monkeypatch.setattr(memory, "free_on_device", lambda: room)
     assert [len(some) for some in group.groups(runs, networks)] == expected
@@ -190,7 +195,7 @@ def test_another_recipe_or_other_data_is_refused(sources: Sources, tmp_path: Pat
     elsewhere = Sources(str(tmp_path / "data"), sources.weights_dir)
     with pytest.raises(InputError, match="data was"):
         evaluate_category(tmp_path / "run", "grid", elsewhere)
-    with pytest.raises(InputError, match="no run of category 'tile'"):
+    with pytest.raises(InputError, match="no run in it"):
         evaluate_category(tmp_path / "run", "tile", elsewhere)
 
 

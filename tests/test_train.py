@@ -19,6 +19,7 @@ from pfm_jax.checkpoint import Checkpoints, Provenance
 from pfm_jax.config import Config, TrainConfig
 from pfm_jax.datasets import folder
 from pfm_jax.features import Networks
+from pfm_jax.tiles import Tiles
 from pfm_jax.types import Batch, Dataset, FeaturePair
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
 
@@ -225,7 +226,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_caches_hold_the_features_of_every_image(
     place: str, networks: Networks, dataset: Dataset
 ) -> None:
-    cache = cache_module.build_cache(networks, dataset.train, 64, LEVELS, place)
+    cache = cache_module.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, place)
     assert cache.place == place
     batch = np.concatenate([b[:n] for b, n in images.batches(dataset.train, 64)])
     expected = features.extract(networks, batch, LEVELS)
