@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import TypeVar
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
-from pfm_jax.config import Config, SweepConfig
+from pfm_jax import interrupts
 from pfm_jax.types import InputError
 
-T = TypeVar("T", Config, SweepConfig)
+LOG_LEVEL = flags.DEFINE_enum(
+    "log_level", "info", ["debug", "info", "warning", "error"], "What is said of what goes on."
+)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -32,37 +32,21 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def recipe(flag: flags.FlagHolder, kind: type[T]) -> T:
-    """The value of a `--config` flag. Raises InputError if its file gives none of that kind."""
-    try:
-        if isinstance(flag.value.name, str) and isinstance(flag.value, kind):
-            return flag.value
-        reason = f"its get_config() does not return a pfm_jax {kind.__name__}"
-    except (OSError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-    raise InputError(f"config={config_flags.get_config_filename(flags.FLAGS[flag.name])}: {reason}")
-
-
-def whole_numbers(flag: flags.FlagHolder) -> list[int]:
-    """The values of a list flag. Raises InputError if one is no whole number."""
-    if wrong := [value for value in flag.value if not value.isdecimal()]:
-        raise InputError(f"{flag.name}: {wrong[0]!r} is not a whole number; write them as 0,1,2")
-    return [int(value) for value in flag.value]
-
-
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`."""
     module = sys.modules["__main__"]
 
     def guarded(_: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # of the libraries: Orbax says much
-        logging.getLogger("pfm_jax").setLevel(logging.INFO)
+        logging.getLogger("pfm_jax").setLevel(LOG_LEVEL.value.upper())
+        interrupts.exit_cleanly()
         try:
             main()
         except (InputError, OSError) as error:  # OSError: a full disk, a folder not to be written
             _fail(str(error))
 
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(module.__doc__, flags.FLAGS.module_help(module), sep="\n")
+        own, everyone = (flags.FLAGS.module_help(m) for m in (module, sys.modules[__name__]))
+        print(module.__doc__, own, everyone, sep="\n")
         sys.exit(0)
     app.run(guarded, flags_parser=_parse)

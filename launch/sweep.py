@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch import cli, values
 from pfm_jax import datasets, engines, files, results, sweep
 from pfm_jax.config import SweepConfig
 from pfm_jax.plan import Job, jobs, make_plan
@@ -40,9 +40,9 @@ def command(job: Job) -> list[str]:
 
 
 def main() -> None:
-    config, workdir = cli.recipe(CONFIG, SweepConfig), Path(WORKDIR.value).absolute()
+    config, workdir = values.recipe(CONFIG, SweepConfig), Path(WORKDIR.value).absolute()
     sources, data = Sources(DATA_DIR.value, WEIGHTS_DIR.value).resolved(), config.base.data.dataset
-    seeds = cli.whole_numbers(SEEDS)
+    seeds = values.whole_numbers(SEEDS)
     categories = [
         found
         for name in CATEGORIES.value

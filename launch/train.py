@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch import cli, values
 from pfm_jax import report
 from pfm_jax.config import Config
 from pfm_jax.run import Sources, train_categories
@@ -27,8 +27,8 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
-    config, workdir = cli.recipe(CONFIG, Config), Path(WORKDIR.value)
-    seeds = cli.whole_numbers(SEEDS)
+    config, workdir = values.recipe(CONFIG, Config), Path(WORKDIR.value)
+    seeds = values.whole_numbers(SEEDS)
     results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
     print(report.table(results))
 

@@ -25,7 +25,7 @@ from pfm_jax import memory, tiles
 from pfm_jax.features import Networks, extract, feature_shapes
 from pfm_jax.files import cache_dir
 from pfm_jax.tiles import Tiles
-from pfm_jax.types import Example, FeaturePair
+from pfm_jax.types import Example, FeaturePair, InputError
 
 SHARE = 0.5
 """The part of the memory that is free which a cache may take."""
@@ -95,6 +95,25 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
+@jax.jit
+def _finite(features: FeaturePair) -> FeaturePair:
+    """Of each image `[B]`, whether all of its features are numbers."""
+    return jax.tree.map(lambda f: jnp.isfinite(f).all((1, 2, 3)), features)
+
+
+def _check_finite(finite: Sequence[FeaturePair], examples: Sequence[Example], cuts: int) -> None:
+    """Looks at what is known of every tile of every batch, at the end: no batch waits for it."""
+    for index, batch in enumerate(finite):
+        for side, pyramid in (("source", batch.source), ("target", batch.target)):
+            for level, fine in pyramid.items():
+                if not np.asarray(fine).all():
+                    start = index // cuts * len(fine) + int(np.asarray(fine).argmin())
+                    path = examples[min(start, len(examples) - 1)].path
+                    raise InputError(
+                        f"{path}: the features of the {side} network at {level} are not finite"
+                    )
+
+
 EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
 
 
@@ -128,6 +147,9 @@ def build_cache(
         levels: which to keep.
         place: see `FeatureCache`; chosen by size if None.
         num_datasets: how many data sets the examples are, all of the same number.
+
+    Raises:
+        InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = cache_shapes(networks, len(examples), cut, levels)
     num_tiles = len(examples) * len(tiles.corners(cut))
@@ -137,12 +159,15 @@ def build_cache(
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
     store, done = _store if place == "device" else _store_on_host, 0
+    finite: list[FeaturePair] = []
     for images, count in image_files.batches(examples, cut.image, what="features"):
         for tile in tiles.cut(images, cut):
             features = extract(networks, tile, levels)
+            finite.append(_finite(features))
             new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
             rows = store(rows, new, {level: done * n for level, n in positions.items()})
             done += count
+    _check_finite(finite, examples, len(tiles.corners(cut)))
     rows = jax.block_until_ready(rows)
     memory.release()
     return FeatureCache(rows, num_tiles // num_datasets, place, num_datasets)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
+from pfm_jax.array_file import fingerprint, named
 from pfm_jax.config import Config, from_dict
 from pfm_jax.train import TrainState
 from pfm_jax.types import InputError
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pfm_jax")
 
@@ -94,39 +103,88 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: TrainState, provenance: Provenance) -> None:
-        """Saves whole or not at all, in the background; waits for the save before."""
-        raw = dataclasses.replace(state, key=jax.random.key_data(state.key))
+        """Saves whole or not at all, in the background; waits for the save before.
+
+        Raises:
+            OSError: the save before could not be written; the checkpoints before it are there.
+        """
+        raw = _raw(state)
+        about = {**provenance.to_json(), "sha256": fingerprint(named(raw))}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(raw), provenance=ocp.args.JsonSave(provenance.to_json())
+                state=ocp.args.StandardSave(raw), provenance=ocp.args.JsonSave(about)
             ),
         )
 
     def provenance(self) -> Provenance | None:
-        """That of the newest checkpoint; None if there is none. Raises InputError if damaged."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-        try:
-            values = self._manager.restore(step, args=args).provenance
-            return Provenance(**{**values, "config": from_dict(values["config"])})
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self.folder}: step {step} can't be read ({error})") from error
+        """That of the newest checkpoint that is whole; None if there is none.
+
+        Raises:
+            InputError: one that can't be read here, or of another version of this package.
+        """
+
+        def one(step: int) -> Provenance:
+            values = self._about(step)
+            del values["sha256"]
+            try:
+                return Provenance(**{**values, "config": from_dict(values["config"])})
+            except (KeyError, TypeError) as error:
+                raise self._foreign(step) from error
+
+        return self._newest(one)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state. Raises InputError if it is damaged.
+        """The newest state that is whole. One that is not is set aside, and a warning says so.
 
         Args:
-            like: a state of the same run; its shapes count, not its values.
+            like: a state of the same run; its shapes count, not its values. Given back if no
+                checkpoint is whole.
+
+        Raises:
+            InputError: one that can't be read here, or of another version of this package.
         """
-        raw = dataclasses.replace(like, key=jax.random.key_data(like.key))
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, raw)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _raw(like))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-        step = self._manager.latest_step()
-        try:
-            state = self._manager.restore(step, args=args).state
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self.folder}: step {step} can't be read ({error})") from error
-        return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+        def one(step: int) -> TrainState:
+            raw = self._manager.restore(step, args=args).state
+            if fingerprint(named(raw)) != self._about(step)["sha256"]:
+                raise ValueError("its checksum is another one")
+            return dataclasses.replace(raw, key=jax.random.wrap_key_data(raw.key))
+
+        return self._newest(one) or like
+
+    def _newest(self, read: Callable[[int], T]) -> T | None:
+        while (step := self._manager.latest_step()) is not None:
+            try:
+                return read(step)
+            except InputError:
+                raise
+            except PermissionError as error:
+                raise InputError(f"{self.folder}: step {step}: {error.strerror}") from error
+            except Exception as error:  # Orbax raises no other for a torn array
+                reason = " ".join(str(error).split())[:100]
+                aside = self.folder.parent / "damaged" / f"{step}_{time.time_ns()}"
+                log.warning("step %d is damaged (%s): moved to %s", step, reason, aside)
+                aside.parent.mkdir(exist_ok=True)
+                shutil.move(self.folder / str(step), aside)
+                self._manager.reload()
+        return None
+
+    def _about(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+        about = dict(self._manager.restore(step, args=args).provenance)
+        if "sha256" not in about:
+            raise self._foreign(step)
+        return about
+
+    def _foreign(self, step: int) -> InputError:
+        return InputError(
+            f"{self.folder}: step {step} is of another version of pfm_jax; use another --workdir"
+        )
+
+
+def _raw(state: TrainState) -> TrainState:
+    """With the key as plain numbers, as Orbax can keep it."""
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from pfm_jax import (
+    array_file,
     backbones,
     cache,
     calibration,
     datasets,
-    detector_file,
     loop,
     mapping,
     pretrained,
@@ -127,9 +127,7 @@ class Detector:
             return np.asarray(found.image_scores), np.asarray(found.fused)
 
         size = self.config.data.image_size
-        return Scorer(
-            score_batch, size, self.normal_scores, detector_file.fingerprint(_arrays(self))
-        )
+        return Scorer(score_batch, size, self.normal_scores, array_file.fingerprint(_arrays(self)))
 
     def score(self, images: Images) -> tuple[np.ndarray, list[np.ndarray]]:
         """Scores `[N]` and, of each image, an anomaly map `[H, W]` at its own resolution.
@@ -172,16 +170,16 @@ class Detector:
             "networks": (self.networks.source_backbone.name, self.networks.target_backbone.name),
             "origin": self.origin,
         }
-        detector_file.write(Path(path), _arrays(self), about)
+        array_file.write(Path(path), _arrays(self), about)
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:
         """The inverse of `save`. Raises InputError: no detector, or a damaged one."""
-        arrays, about = detector_file.read(Path(path))
+        arrays, about = array_file.read(Path(path))
         config, normal_scores = from_dict(about["config"]), arrays.pop("normal_scores")
         source, target = map(backbones.get, about["networks"])
         like = _tree(*_shapes(source, target, config))
-        held = jax.device_put(detector_file.filled(like, arrays, Path(path)))
+        held = jax.device_put(array_file.filled(like, arrays, Path(path)))
         networks = Networks(held["source"], held["target"], source, target)
         return cls(networks, held["heads"], config, normal_scores, about["origin"])
 
@@ -208,7 +206,7 @@ def _tree(networks: Networks, heads: FoldedHeads) -> dict[str, Any]:
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
-    arrays = detector_file.named(_tree(detector.networks, detector.heads))
+    arrays = array_file.named(_tree(detector.networks, detector.heads))
     return {**arrays, "normal_scores": detector.normal_scores}
 
 

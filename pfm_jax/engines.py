@@ -31,15 +31,25 @@ def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outc
     for device in range(count):
         free.put(device)
 
+    running: list[subprocess.Popen[bytes]] = []
+
     def one(job: Job) -> Outcome:
         device = free.get()
         visible = {name: str(device) for name in VISIBLE.get(backend, ()) if count > 1}
-        code = subprocess.run(command(job), env={**os.environ, **visible}, check=False).returncode
+        with subprocess.Popen(command(job), env={**os.environ, **visible}) as process:
+            running.append(process)
+            code = process.wait()
         free.put(device)
         return None if code == 0 else f"its process ended with code {code}"
 
     with ThreadPoolExecutor(count) as pool:
-        return list(tqdm(pool.map(one, jobs), "sweep", len(jobs), unit="job", disable=None))
+        try:
+            return list(tqdm(pool.map(one, jobs), "sweep", len(jobs), unit="job", disable=None))
+        except BaseException:  # SIGTERM: the jobs save what they have, too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
 
 
 def _devices() -> tuple[str, int]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from pfm_jax import artifact, detector_file, files, images, scoring, tiles
+from pfm_jax import array_file, artifact, files, images, scoring, tiles
 from pfm_jax.artifact import Artifact
 from pfm_jax.calibration import Threshold
 from pfm_jax.detector import Detector
@@ -57,7 +57,7 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     with _no_paths():
         exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, pictures)
-    weights = detector_file.named(jax.tree.unflatten(structure, leaves))
+    weights = array_file.named(jax.tree.unflatten(structure, leaves))
     manifest = {**_manifest(detector, threshold), "weights": list(weights)}
     return Artifact(bytes(exported.serialize()), weights, manifest)
 
@@ -123,7 +123,7 @@ def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -
     Raises:
         InputError: it is above `TOLERANCE`; names the first stage.
     """
-    held = detector_file.named(
+    held = array_file.named(
         {
             **{"source": detector.networks.source, "target": detector.networks.target},
             "heads": detector.heads,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pfm_jax import cache, history, loop, memory, tiles, train
+from pfm_jax import cache, files, history, loop, memory, record, tiles, train
 from pfm_jax import images as image_files
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
@@ -80,31 +80,40 @@ def train_group(
     """
     seconds = {run.folder: seconds_so_far(run.folder) for run in runs}
     with ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(files.locked(run.folder))
         checkpoints = {
             run.folder: stack.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs
         }
         states = {run.folder: _state(run, networks, checkpoints[run.folder]) for run in runs}
-        todo = [
-            run
-            for run in runs
-            if int(states[run.folder].step)
-            < total_steps(run.provenance.config, run.provenance.num_images)
-        ]
+        for run in runs:
+            record.write(run.folder, run.provenance, "running", seconds[run.folder])
+        todo = [run for run in runs if int(states[run.folder].step) < _total(run)]
         for step in sorted({int(states[run.folder].step) for run in todo}):
             some = [run for run in todo if int(states[run.folder].step) == step]
-            states |= _fit(some, states, networks, checkpoints, seconds, features)
-    return {
-        run.folder: evaluate(
-            states[run.folder],
-            run.provenance,
-            run.dataset,
-            networks,
-            run.folder,
-            seconds[run.folder],
-            run.combinations,
-        )
-        for run in runs
-    }
+            try:
+                states |= _fit(some, states, networks, checkpoints, seconds, features)
+            except InputError as error:
+                folders = ", ".join(str(run.folder) for run in some)
+                raise InputError(f"{folders}: {error}") from error
+        return {run.folder: _finish(run, states, networks, seconds) for run in runs}
+
+
+def _total(run: Run) -> int:
+    return total_steps(run.provenance.config, run.provenance.num_images)
+
+
+def _finish(
+    run: Run,
+    states: dict[Path, TrainState],
+    networks: Networks,
+    seconds: dict[Path, dict[str, float]],
+) -> dict[str, Any]:
+    folder, own = run.folder, seconds[run.folder]
+    parts = states[folder], run.provenance, run.dataset, networks, folder, own
+    results = evaluate(*parts, run.combinations)
+    record.write(folder, run.provenance, "finished", own)
+    return results
 
 
 def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
@@ -143,9 +152,10 @@ def _fit(
             images = [example for dataset in categories.values() for example in dataset.train]
             rows = cache.build_cache(networks, images, cut, levels, num_datasets=len(categories))
 
-    def save(states: list[TrainState], losses: dict[str, np.ndarray]) -> None:
-        for index, (run, state) in enumerate(zip(runs, states, strict=True)):
+    def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
+        for index, state in enumerate(some):
             own = {level: values[index] for level, values in losses.items()}
+            run = runs[first + index]
             history.append(run.folder, int(state.step), own)
             checkpoints[run.folder].save(state, run.provenance)
         memory.release()

@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from pfm_jax import sampling
+from pfm_jax import interrupts, sampling
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import Config
 from pfm_jax.train import Losses, Recipe, TrainState, num_steps, optimizer, recipe_of, train_step
@@ -29,6 +29,11 @@ SCAN_STEPS = 25
 
 GATHER_BYTES = 2**28
 """What is gathered from a cache on host or disk at a time."""
+
+
+Save = Callable[[int, list[TrainState], dict[str, np.ndarray]], None]
+"""The number of the first of some runs, their states, and the losses of each step since the last
+time, level -> `[runs, steps]`."""
 
 
 def stack(states: Sequence[TrainState]) -> TrainState:
@@ -132,66 +137,97 @@ def fit(
     states: Sequence[TrainState],
     cache: FeatureCache,
     config: Config,
-    save: Callable[[list[TrainState], dict[str, np.ndarray]], None] = lambda *_: None,
+    save: Save = lambda *_: None,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs together to the last step, from wherever they are.
+
+    SIGTERM ends the process with exit code 0, all runs being saved as far as they are.
 
     Args:
         states: of runs at the same step.
         cache: the features of the training images.
         config: the recipe, but for the seed, which is each run's own.
-        save: is called about every `checkpoint_every` steps and at the end, with the states and the
-            losses of the steps since `[G, steps]`.
+        save: is called about every `checkpoint_every` steps and at the end; see `Save`.
 
     Returns:
         The states at the last step and level -> loss of every step done `[G, steps]`.
 
     Raises:
-        InputError: a loss that is not finite; the states that have it are not saved.
+        InputError: a loss or a parameter that is not finite; such a state is not saved.
     """
     total, done = num_steps(config.train, cache.num_images), int(states[0].step)
     recipe, every = recipe_of(config), config.train.checkpoint_every
     # Scans of one length, as far as it goes: each length is a program of its own.
     length = -(-total // -(-total // min(SCAN_STEPS, every)))
-    history: list[dict[str, np.ndarray]] = []
-    saved = 0
     groups, cache = _groups(states), _everywhere(cache, len(states))
     del states
-    with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
-        while done < total:
+    curves = [_Curve() for _ in groups]
+    with (
+        interrupts.deferred() as stopping,
+        tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar,
+    ):
+        while done < total and not stopping():
             steps = min(length, total - done)
-            parts = []
-            for index, group in enumerate(groups):
-                groups[index], losses = _advance(group, cache, recipe, steps)
-                parts.append(jax.device_get(losses))
-            history.append(jax.tree.map(lambda *x: np.concatenate(x), *parts))
-            _check_finite(history[-1])
+            for index, curve in enumerate(curves):
+                if not stopping():
+                    groups[index], losses = _advance(groups[index], cache, recipe, steps)
+                    curve.add(jax.device_get(losses), done)
             done += steps
-            bar.set_postfix({k: f"{v.mean():.2e}" for k, v in history[-1].items()})
+            bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].parts[-1].items()})
             bar.update(steps)
-            if done < total and done % every < steps:
-                save(_runs(groups), _joined(history[saved:]))
-                saved = len(history)
-    states = _runs(groups)
+            if stopping() or (done < total and done % every < steps):
+                _save([unstack(group) for group in groups], curves, save)
+    runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters
-    if history:
-        save(states, _joined(history[saved:]))
-    return states, _joined(history)
+    _save(runs, curves, save)
+    joined = [curve.since(0) for curve in curves]
+    all_losses = {level: np.concatenate([own[level] for own in joined]) for level in joined[0]}
+    return [state for group in runs for state in group], all_losses
 
 
-def _runs(groups: Sequence[TrainState]) -> list[TrainState]:
-    return [state for group in groups for state in unstack(group)]
+class _Curve:
+    """The losses of a group, part after part, and how many parts are saved."""
+
+    def __init__(self) -> None:
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.saved = 0
+
+    def add(self, losses: dict[str, np.ndarray], done: int) -> None:
+        """Raises InputError if one is not finite; `done` steps came before."""
+        for level, values in losses.items():
+            if not (finite := np.isfinite(values).all(0)).all():
+                step = done + int(finite.argmin()) + 1
+                raise InputError(
+                    f"the loss at {level} is not finite in step {step}: lower train.learning_rate"
+                )
+        self.parts.append(losses)
+
+    def since(self, part: int) -> dict[str, np.ndarray]:
+        """Level -> losses `[G, steps]` from a part on."""
+        some = self.parts[part:]
+        return {k: np.concatenate([p[k] for p in some], 1) for k in (some[0] if some else {})}
 
 
-def _joined(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    levels = history[0] if history else {}
-    return {level: np.concatenate([part[level] for part in history], 1) for level in levels}
+def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save) -> None:
+    """Saves what has gone on since the last time."""
+    first = 0
+    for group, curve in zip(runs, curves, strict=True):
+        if curve.saved < len(curve.parts):
+            for state in group:
+                _check_finite(state)
+            save(first, group, curve.since(curve.saved))
+            curve.saved = len(curve.parts)
+        first += len(group)
 
 
-def _check_finite(losses: dict[str, np.ndarray]) -> None:
-    if bad := [level for level, values in losses.items() if not np.isfinite(values).all()]:
-        wrong = ", ".join(bad)
-        raise InputError(f"the loss at {wrong} is not finite: lower train.learning_rate")
+def _check_finite(state: TrainState) -> None:
+    held = {"params": state.params, "batch_stats": state.batch_stats, "optimizer": state.opt_state}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(held):
+        if not jnp.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"{name} is not finite after step {state.step}: lower train.learning_rate"
+            )
 
 
 def _everywhere(cache: FeatureCache, runs: int) -> FeatureCache:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pfm_jax import datasets, features, pretrained
+from pfm_jax import datasets, features, files, pretrained, record
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.config import Config, validate
 from pfm_jax.evaluate import evaluate
@@ -105,8 +105,9 @@ def train_categories(
         for place, one in (configs or {"": config}).items()
     ]
     results: dict[Path, dict[str, Any]] = {}
-    for group in groups(runs, networks):
-        results |= train_group(group, networks)
+    with record.logged(workdir):
+        for group in groups(runs, networks):
+            results |= train_group(group, networks)
     return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
 
 
@@ -195,4 +196,5 @@ def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[st
     total = total_steps(old.config, old.num_images)
     if state.step < total:
         log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)
-    return evaluate(state, old, dataset, networks, folder, seconds_so_far(folder))
+    with files.locked(folder):
+        return evaluate(state, old, dataset, networks, folder, seconds_so_far(folder))

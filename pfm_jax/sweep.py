@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pfm_jax import cache, files, mapping, scoring, tiles
+from pfm_jax import cache, files, mapping, record, scoring, tiles
 from pfm_jax.config import replaced
 from pfm_jax.evaluate import joined
 from pfm_jax.features import Networks
@@ -98,8 +98,9 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
             for run, seed in todo
             if run == name
         ]
-        for group in groups(runs, networks):
-            _train(group, networks, features)
+        with record.logged(workdir):
+            for group in groups(runs, networks):
+                _train(group, networks, features)
     for case in _unmeasured_speeds(plan, job, workdir):
         measure_speed(plan, case, networks, dataset, workdir)
 

@@ -137,8 +137,12 @@ def load(root: Path, cache: Path) -> Dataset:
         tfds.disable_progress_bar()
     place = cache / "tfds" / fingerprint[:16]
     builder = MvtecAd(root=root, data_dir=place, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
-        builder.download_and_prepare()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
+            builder.download_and_prepare()
+    except RuntimeError as error:  # a full disk
+        reason = " ".join(str(error).split())
+        raise InputError(f"{place}: {root.name} can't be prepared there ({reason})") from error
     decoders = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
     source = builder.as_data_source(decoders=decoders)
     return Dataset(

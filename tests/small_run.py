@@ -1,0 +1,10 @@
+"""A small run as a config file for the command; enough steps to be interrupted."""
+
+from pfm_jax.config import Config
+from tests.synthetic import small_config
+
+
+def get_config() -> Config:
+    config = small_config(steps=600, checkpoint_every=50)
+    config.data.held_out = 0.2
+    return config
