@@ -67,6 +67,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise InputError(f"{path}: not a detector that this version of pfm_jax saved")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(metadata["about"])
+    except InputError:
+        raise
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a readable detector ({error})") from error
     if fingerprint(arrays) != about["sha256"]:

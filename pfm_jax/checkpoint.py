@@ -84,7 +84,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key} was {a!r}, now {b!r}")
+            short = [f"{x[:12]}..." if isinstance(x, str) and len(x) == 64 else x for x in (a, b)]
+            found.append(f"{prefix}{key} was {short[0]!r}, now {short[1]!r}")
     return found
 
 

@@ -37,6 +37,14 @@ def write(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
 
 
+def make(folder: Path) -> None:
+    """Makes a folder if there is none. Raises InputError if there can't be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: can't be made ({error.strerror})") from error
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a folder to this process for the length of the block.
@@ -44,10 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process has it, or it can't be written.
     """
-    path = folder / "lock"
+    make(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(f"{folder}: can't be written ({error.strerror})") from error
     try:

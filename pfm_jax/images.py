@@ -29,6 +29,9 @@ BATCH_SIZE = 8
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """That are decoded; others have decoders that do more than decode (EPS runs a program)."""
 
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it can't read."""
+
 MIN_SIDE = 8
 """Pixels that an image has at least."""
 
@@ -54,12 +57,17 @@ def open_rgb(encoded: bytes, name: str) -> Image.Image:
             return (
                 image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
             )
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not a readable image (of {', '.join(FORMATS)})") from error
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: not a readable image ({error})") from error
+    except UNREADABLE as error:
+        raise InputError(f"{name}: not a readable image ({reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    """What one of `UNREADABLE` says, in few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not one of {', '.join(FORMATS)}"
+    return str(error)
 
 
 def check_shape(image: Image.Image, name: str) -> None:
@@ -94,8 +102,9 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
         with Image.open(io.BytesIO(example.mask)) as opened:
             coloured = opened.mode in ("P", "PA", "LA", "RGBA")  # transparency marks no defect
             mask = opened.convert("RGB") if coloured else opened.copy()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"mask of {example.path}: not a readable image ({error})") from error
+    except UNREADABLE as error:
+        said = f"mask of {example.path}: not a readable image ({reason(error)})"
+        raise InputError(said) from error
     resized = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
     return np.asarray(resized.reshape(size, size, -1) > 0).max(-1)
 

@@ -21,6 +21,9 @@ from pfm_jax import backbones, files, weight_file
 from pfm_jax.backbones import Backbone
 from pfm_jax.types import InputError, Params
 
+MOST = 8
+"""Faults of a file that are listed."""
+
 log = logging.getLogger(__name__)
 
 
@@ -107,7 +110,7 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
     """The tensors that the network needs, as float32; strict.
 
     Raises:
-        InputError: lists every missing, unknown or misshapen entry.
+        InputError: lists the missing, unknown and misshapen entries.
     """
     wanted = expected(backbone)
     faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
@@ -120,6 +123,7 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
         elif not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
             faults.append(f"{key} has entries that are not finite real numbers ({tensor.dtype})")
     if faults:
+        faults[MOST:] = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []
         raise InputError(f"{path}: not the weights of {backbone.name}: {'; '.join(faults)}")
     return {key: np.asarray(tensors[key], np.float32) for key in wanted}
 

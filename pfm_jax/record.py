@@ -61,8 +61,12 @@ def git_state() -> dict[str, str | bool] | None:
 
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Within the block what this package says is also appended to `log.txt`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Within the block what this package says is also appended to `log.txt`, errors included.
+
+    Raises:
+        InputError: there can be no such folder.
+    """
+    files.make(folder)
     handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
     package = logging.getLogger("pfm_jax")
@@ -70,7 +74,8 @@ def logged(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        package.error("%s: %s", type(error).__name__, error)
+        text = f"{type(error).__name__}: {error}"  # whoever catches it says it to the user
+        handler.emit(package.makeRecord("pfm_jax", logging.ERROR, "", 0, text, (), None))
         raise
     finally:
         package.removeHandler(handler)

@@ -41,7 +41,8 @@ def unpack(archive: Path, cache: Path) -> Path:
                     tar.extractall(part, filter="data")
     except FAULTS as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"data_dir={archive}: can't be unpacked ({error})") from error
+        reason = "; ".join(str(error).splitlines())
+        raise InputError(f"data_dir={archive}: can't be unpacked ({reason})") from error
     try:
         os.replace(part, target)
     except OSError:

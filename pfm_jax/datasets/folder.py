@@ -18,6 +18,7 @@ from typing import NamedTuple, overload
 
 from PIL import Image
 
+from pfm_jax import images
 from pfm_jax.types import Dataset, Example, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -118,6 +119,9 @@ def check(
             raise InputError(f"{root}: no {kind} test images, nothing can be measured")
     for entry in (*train, *test):
         _check_header(entry)
+    masks = [entry.mask for entry in test if entry.mask]
+    if twice := next((mask for mask in masks if masks.count(mask) > 1), None):
+        raise InputError(f"{twice}: two images have this mask; their names differ in suffix only")
     without = [entry.image for entry in test if entry.label and not entry.mask]
     has_masks = len(without) < sum(entry.label for entry in test)
     if without and (masks_required or has_masks):
@@ -134,11 +138,15 @@ def _check_header(entry: Entry) -> None:
     for path in entry[:2]:
         if path:
             try:
-                with Image.open(path) as image:
+                with Image.open(path, formats=images.FORMATS) as image:
+                    images.check_shape(image, str(path))
                     sizes.append(image.size)
                     turned = image.getexif().get(ORIENTATION, 1) != 1
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise InputError(f"{path}: not a readable image ({error})") from error
+            except InputError:
+                raise
+            except images.UNREADABLE as error:
+                said = f"{path}: not a readable image ({images.reason(error)})"
+                raise InputError(said) from error
             if entry.mask and turned:
                 raise InputError(f"{path}: EXIF says it is to be turned; turn its pixels instead")
     if len(set(sizes)) > 1:

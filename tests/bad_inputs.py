@@ -1,0 +1,389 @@
+"""What is wrong with it, and how: each case makes something bad in a folder and uses it.
+
+python -m tests.bad_inputs > BAD_INPUTS.md      the table of what each is told
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from PIL import Image
+
+from pfm_jax import config, datasets, pretrained, torch_file, weight_file
+from pfm_jax.config import validate
+from pfm_jax.detector import Detector
+from pfm_jax.predict import predict
+from pfm_jax.run import evaluate_category, train_categories
+from pfm_jax.types import InputError
+from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
+
+Case = Callable[[Path], object]
+
+
+def encoded(kind: str, frames: int = 1, size: tuple[int, int] = (64, 64), **options: Any) -> bytes:
+    pictures = [Image.fromarray(texture(i)).resize(size) for i in range(frames)]
+    buffer = io.BytesIO()
+    more = {"save_all": True, "append_images": pictures[1:]} if frames > 1 else {}
+    pictures[0].save(buffer, kind, **more, **options)
+    return buffer.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header says that it is large."""
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000)))
+
+
+def image(content: bytes, name: str = "train/good/003.png") -> Case:
+    """One file of a category has this content."""
+
+    def case(place: Path) -> object:
+        root = make_category(place / "data" / "grid")
+        (root / name).write_bytes(content)
+        return datasets.load("mvtec_ad", place / "data", "grid", place / "cache")
+
+    return case
+
+
+def category(harm: Callable[[Path], object], dataset: str = "mvtec_ad") -> Case:
+    """Something is done to a category's folder."""
+
+    def case(place: Path) -> object:
+        harm(make_category(place / "data" / "grid"))
+        return datasets.load(dataset, place / "data", "grid", place / "cache")
+
+    return case
+
+
+def no_images(root: Path) -> None:
+    shutil.rmtree(root / "train" / "good")
+    (root / "train" / "good").mkdir()
+
+
+def mask_of_another_size(root: Path) -> None:
+    (root / "ground_truth" / "hole" / "001_mask.png").write_bytes(png(np.ones((9, 9), np.uint8)))
+
+
+def same_name_twice(root: Path) -> None:
+    (root / "test" / "hole" / "000.bmp").write_bytes(encoded("bmp"))
+
+
+def link_to_itself(root: Path) -> None:
+    (root / "train" / "good" / "a.png").symlink_to(root / "train" / "good" / "a.png")
+
+
+def turned_image(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (root / "test" / "hole" / "000.png").write_bytes(encoded("png", exif=exif))
+
+
+def masks_all_zero(place: Path) -> object:
+    root = make_category(place / "data" / "grid")
+    for mask in (root / "ground_truth" / "hole").iterdir():
+        mask.write_bytes(png(np.zeros((64, 64), np.uint8)))
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    return train_categories(small_config(), sources(place), "grid", place / "run")
+
+
+def find(dataset: str, data_dir: str | None, name: str) -> Case:
+    """A category is asked for that may not be there."""
+
+    def case(place: Path) -> object:
+        make_category(place / "data" / "grid")
+        (place / "empty").mkdir()
+        root = None if data_dir is None else place / data_dir
+        return datasets.categories(dataset, root, name, place / "cache")
+
+    return case
+
+
+def archive(content: bytes, suffix: str) -> Case:
+    """`data_dir` is a file."""
+
+    def case(place: Path) -> object:
+        (place / f"data{suffix}").write_bytes(content)
+        return datasets.categories("mvtec_ad", place / f"data{suffix}", "all", place / "cache")
+
+    return case
+
+
+def sources(place: Path) -> Any:
+    from pfm_jax.run import Sources
+
+    return Sources(str(place / "data"), str(place / "weights"))
+
+
+def weights(change: Callable[[dict[str, np.ndarray]], object], name: str = "resnet18") -> Case:
+    """A file of weights in which something is changed."""
+
+    def case(place: Path) -> object:
+        path = make_weights(place / "weights", "resnet18") / "resnet18.safetensors"
+        tensors = safetensors.numpy.load_file(path)
+        change(tensors)
+        path.unlink()
+        safetensors.numpy.save_file(tensors, path.with_name(f"{name}.safetensors"))
+        return pretrained.load(name, str(place / "weights"))
+
+    return case
+
+
+def file_of_weights(content: bytes, suffix: str) -> Case:
+    """A file of weights with this content."""
+
+    def case(place: Path) -> object:
+        (place / f"resnet18{suffix}").write_bytes(content)
+        return weight_file.read(place / f"resnet18{suffix}")
+
+    return case
+
+
+class Call:
+    """Pickles as a call that leaves a mark."""
+
+    def __init__(self, function: Any, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def zipped(payload: object) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(payload, 2))
+    return buffer.getvalue()
+
+
+def legacy(payload: object) -> bytes:
+    header = [torch_file.LEGACY_MAGIC, 1001, {"little_endian": True}]
+    return b"".join(pickle.dumps(part, 2) for part in (*header, payload))
+
+
+def safetensors_file(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def recipe(**changes: Any) -> Case:
+    """A recipe with other values: dots are written as double underscores."""
+
+    def case(_: Path) -> object:
+        fields = {name.replace("__", "."): value for name, value in changes.items()}
+        return validate(config.replaced(small_config(), fields))
+
+    return case
+
+
+def workdir(harm: Callable[[Path], object], **changes: Any) -> Case:
+    """A finished run; then something is done, and it is launched again."""
+
+    def case(place: Path) -> object:
+        make_category(place / "data" / "grid")
+        make_weights(place / "weights", "resnet18", "resnet18_caffe")
+        small = small_config(steps=2)
+        train_categories(small, sources(place), "grid", place / "run")
+        harm(place)
+        fields = {name.replace("__", "."): value for name, value in changes.items()}
+        changed = config.replaced(small, fields)
+        return train_categories(changed, sources(place), "grid", place / "run")
+
+    return case
+
+
+def older_format(place: Path) -> None:
+    path = place / "run" / "grid" / "checkpoints" / "2" / "provenance" / "metadata"
+    about = json.loads(path.read_text())
+    del about["sha256"]
+    path.write_text(json.dumps(about))
+
+
+def another_image(place: Path) -> None:
+    (place / "data" / "grid" / "train" / "good" / "000.png").write_bytes(png(texture(77)))
+
+
+def other_weights(place: Path) -> None:
+    path = place / "weights" / "resnet18.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["conv1.weight"] = tensors["conv1.weight"] * 1.01
+    safetensors.numpy.save_file(tensors, path)
+
+
+def run_in_a_file(place: Path) -> object:
+    make_category(place / "data" / "grid")
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    (place / "run").write_text("")
+    return train_categories(small_config(), sources(place), "grid", place / "run")
+
+
+def no_run(place: Path) -> object:
+    return evaluate_category(place / "run", "grid", sources(place))
+
+
+def detector_file(content: bytes) -> Case:
+    """A file that is to be a detector."""
+
+    def case(place: Path) -> object:
+        (place / "grid.detector").write_bytes(content)
+        return Detector.load(place / "grid.detector")
+
+    return case
+
+
+def predicting(pattern: str, threshold: float = 0.5, before: float | None = None) -> Case:
+    """New images are scored, perhaps not for the first time."""
+
+    def case(place: Path) -> object:
+        make_category(place / "data" / "grid")
+        if before is not None:
+            predict(red_scorer(), str(place / "data"), place / "out", before)
+        return predict(red_scorer(), str(place / pattern), place / "out", threshold)
+
+    return case
+
+
+TEXT = b"this is no such file"
+PNG = png(texture(0))
+CASES: dict[str, Case] = {
+    # Images.
+    "image: zero bytes": image(b""),
+    "image: text": image(TEXT),
+    "image: truncated in the header": image(PNG[:20]),
+    "image: decompression bomb": image(bomb(60_000, 60_000)),
+    "image: no pixels": image(bomb(0, 0)),
+    "image: 1 pixel high": image(encoded("png", size=(64, 1))),
+    "image: animated": image(encoded("png", 3)),
+    "image: pages": image(encoded("tiff", 2), "train/good/a.tiff"),
+    "image: GIF named PNG": image(encoded("gif")),
+    "image: EPS named PNG": image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    "image: turned by EXIF, with a mask": category(turned_image),
+    "image: link to itself": category(link_to_itself),
+    "mask: zero bytes": image(b"", "ground_truth/hole/001_mask.png"),
+    "mask: of another size": category(mask_of_another_size),
+    "mask: missing": category(lambda root: os.remove(root / "ground_truth/hole/001_mask.png")),
+    "mask: none marks a pixel": masks_all_zero,
+    "mask: of two images": category(same_name_twice),
+    # Data sets.
+    "data: no folder": find("mvtec_ad", "nowhere", "all"),
+    "data: empty folder": find("mvtec_ad", "empty", "all"),
+    "data: not set": find("mvtec_ad", None, "all"),
+    "data: no such category": find("mvtec_ad", "data", "gird"),
+    "data: no such kind of data set": find("imagenet", "data", "all"),
+    "data: no good images": category(no_images),
+    "data: test images of one class": category(lambda root: shutil.rmtree(root / "test" / "good")),
+    "data: no anomalous images": category(lambda root: shutil.rmtree(root / "test" / "hole")),
+    "data: torn archive": archive(encoded("png") * 3, ".tar.xz"),
+    # Weights.
+    "weights: pickle that calls a shell": file_of_weights(
+        zipped(Call(os.system, "touch touched")), ".pth"
+    ),
+    "weights: pickle that evaluates": file_of_weights(
+        zipped({"w": Call(eval, "open('touched', 'w')")}), ".pth"
+    ),
+    "weights: pickle in an old file": file_of_weights(
+        legacy(Call(os.system, "touch touched")), ".pth"
+    ),
+    "weights: pickle within a pickle": file_of_weights(
+        zipped([Call(pickle.loads, pickle.dumps(Call(os.mkdir, "touched")))]), ".pth"
+    ),
+    "weights: torn zip": file_of_weights(zipped({})[:60], ".pth"),
+    "weights: no state dict": file_of_weights(zipped([1, 2]), ".pth"),
+    "weights: text": file_of_weights(TEXT, ".pth"),
+    "weights: empty safetensors": file_of_weights(b"", ".safetensors"),
+    "weights: header longer than the file": file_of_weights(
+        struct.pack("<Q", 1 << 60) + b"{}", ".safetensors"
+    ),
+    "weights: header points beyond the file": file_of_weights(
+        safetensors_file({"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}),
+        ".safetensors",
+    ),
+    "weights: header's shape and bytes differ": file_of_weights(
+        safetensors_file(
+            {"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}, bytes(4)
+        ),
+        ".safetensors",
+    ),
+    "weights: of another network": weights(lambda t: None, "resnet34"),
+    "weights: whole numbers": weights(
+        lambda t: t.update({"conv1.weight": t["conv1.weight"].astype(np.int32)})
+    ),
+    "weights: NaN inside": weights(lambda t: t["layer1.0.conv1.weight"].fill(np.nan)),
+    "weights: a tensor of another shape": weights(
+        lambda t: t.update({"conv1.weight": t["conv1.weight"][:, :1].copy()})
+    ),
+    "weights: no such network": lambda place: pretrained.load("resnet35", str(place)),
+    # Recipes.
+    "recipe: unknown field": recipe(train__stepz=3),
+    "recipe: negative steps": recipe(train__steps=-3),
+    "recipe: size that is no multiple of 16": recipe(data__image_size=100),
+    "recipe: tiles larger than images": recipe(data__tile_size=128),
+    "recipe: all images held out": recipe(data__held_out=1.0),
+    "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
+    "recipe: unknown direction": recipe(mapping__directions=("up",)),
+    "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(config.LEVELS, np.inf)),
+    # Workdirs.
+    "workdir: a file": run_in_a_file,
+    "workdir: no run": no_run,
+    "workdir: a run of another recipe": workdir(lambda place: None, train__beta2=0.5),
+    "workdir: other images": workdir(another_image),
+    "workdir: other weights": workdir(other_weights),
+    "workdir: older format": workdir(older_format),
+    # Detectors and predictions.
+    "detector: text": detector_file(TEXT),
+    "detector: other tensors": detector_file(safetensors.numpy.save({"a": np.zeros(2)})),
+    "predict: nothing there": predicting("data/*.jpg"),
+    "predict: scores of another threshold": predicting("data", 0.5, 0.4),
+}
+
+
+def told(case: Case) -> str:
+    """What a case is told, with its own folder written as `...`. Raises AssertionError if nothing,
+    or if something was executed.
+    """
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder).resolve()
+        os.chdir(place)
+        try:
+            case(place)
+        except InputError as error:
+            message = str(error)
+        else:
+            raise AssertionError("accepted")
+        finally:
+            os.chdir(before)
+        assert not (place / "touched").exists(), "executed"
+        return message.replace(str(place), "...")
+
+
+def table() -> str:
+    """Of all cases, as Markdown."""
+    lines = ["| what is wrong | what is said |", "|---|---|"]
+    for name, case in CASES.items():
+        message = told(case).replace("|", "\\|")
+        lines.append(f"| {name} | {message} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print("# What is said of bad input\n\nMade by `python -m tests.bad_inputs`.\n")
+    sys.stdout.write(table())
