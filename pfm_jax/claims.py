@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pfm_jax.plan import Plan
-from pfm_jax.results import METRICS, Cell, over_categories
+from pfm_jax.results import METRICS, Cell, over_categories, over_seeds
 from pfm_jax.tables import NAMES, describe, of_case, percent
 
 WIDE = 0.1
@@ -70,5 +70,27 @@ def _compare(
         holds = all(ours.mean > spread.mean + margin for spread in known.values())
         against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
         where = f"{words} ({networks.source} and {networks.target}), {NAMES[metric]}"
-        claims_.append(Claim(where, holds, f"{percent(ours)} against {against}"))
+        alone = _where(plan, found, winner, losers, metric, margin)
+        claims_.append(Claim(where, holds, f"{percent(ours)} against {against}. {alone}"))
     return claims_
+
+
+def _where(
+    plan: Plan,
+    found: Sequence[Cell],
+    winner: str,
+    losers: Sequence[str],
+    metric: str,
+    margin: float,
+) -> str:
+    """In which categories a claim holds, each by itself."""
+    holds: dict[bool, list[str]] = {True: [], False: []}
+    for category in plan.categories:
+        cells = [of_case(found, name, category) for name in (winner, *losers)]
+        ours, *theirs = (over_seeds(some, metric) for some in cells)
+        if ours and None not in theirs:
+            best = max(spread.mean for spread in theirs if spread)
+            shown = f"{category} ({100 * ours.mean:.1f} against {100 * best:.1f})"
+            holds[ours.mean > best + margin].append(shown)
+    words = {True: "Each by itself, it holds in ", False: "Not in "}
+    return " ".join(f"{words[k]}{', '.join(names)}." for k, names in holds.items() if names)

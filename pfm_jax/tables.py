@@ -106,7 +106,8 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     rows.append(
         [f"mean of {len(plan.categories)}", *map(percent, means), *_published(published, "average")]
     )
-    header = ["category", *(f"ours: {describe(plan, case)}" for case in ours), *published.methods]
+    header = ["category", *(f"ours: {describe(plan, case)}" for case in ours)]
+    header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
         title=f"Table {published.number}: {NAMES[published.metric]}",
@@ -122,7 +123,12 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
 
 def _published(table: Published, category: str) -> list[str]:
     values = table.rows.get(category, (None,) * len(table.methods))
-    return ["-" if value is None else f"{value:.1f}" for value in values]
+    return _papers_first(["-" if value is None else f"{value:.1f}" for value in values])
+
+
+def _papers_first(columns: Sequence[str]) -> list[str]:
+    """The paper's own method, which is the last of its tables, beside ours."""
+    return [*columns[-1:], *columns[:-1]]
 
 
 def ablation(plan: Plan, found: Sequence[Cell]) -> Table:

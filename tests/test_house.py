@@ -37,7 +37,14 @@ LINES = {
     **{"sampling": 160, "train": 160, "loop": 250, "scoring": 110, "checkpoint": 200},
     **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 200},
     **{"intervals": 110, "history": 60, "plan": 170, "sweep": 190, "engines": 120, "results": 170},
-    **{"published": 140, "tables": 220, "plots": 190, "claims": 90, "page": 140, "tensorboard": 70},
+    **{
+        "published": 140,
+        "tables": 230,
+        "plots": 190,
+        "claims": 115,
+        "page": 140,
+        "tensorboard": 70,
+    },
     **{"calibration": 90, "images": 200, "tiles": 120, "gallery": 70, "scorer": 60},
     **{
         "array_file": 90,
