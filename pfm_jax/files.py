@@ -23,6 +23,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("PFM_JAX_CACHE") or Path(home) / "pfm_jax")
 
 
+def shown(path: Path) -> str:
+    """A path as text, with forward slashes; bytes that are no UTF-8 as escapes."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
 def write(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all. Raises InputError if it can't be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +29,8 @@ BATCH_SIZE = 8
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """That are decoded; others have decoders that do more than decode (EPS runs a program)."""
+
+ORIENTATION = 0x0112
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that it can't read."""
@@ -61,6 +64,22 @@ def open_rgb(encoded: bytes, name: str) -> Image.Image:
         raise
     except UNREADABLE as error:
         raise InputError(f"{name}: not a readable image ({reason(error)})") from error
+
+
+def header(path: Path) -> tuple[tuple[int, int], bool]:
+    """Width and height, and whether EXIF says that the image is to be turned; reads no pixels.
+
+    Raises:
+        InputError: see `open_rgb`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            check_shape(opened, str(path))
+            return opened.size, opened.getexif().get(ORIENTATION, 1) != 1
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a readable image ({reason(error)})") from error
 
 
 def reason(error: Exception) -> str:

@@ -30,6 +30,7 @@ from pfm_jax import calibration, files, report
 from pfm_jax import images as image_files
 from pfm_jax.datasets.folder import read
 from pfm_jax.datasets.loose import find
+from pfm_jax.files import shown
 from pfm_jax.scorer import Scorer
 from pfm_jax.types import InputError
 
@@ -100,11 +101,6 @@ def normal_scores(scorer: Scorer, images: str) -> np.ndarray:
         pixels = [one.pixels for one in opened if one.pixels is not None]
         found.append(scorer.score(np.stack(pixels))[0])
     return np.concatenate(found)
-
-
-def shown(path: Path) -> str:
-    """A path as text; bytes that are no UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _opened(paths: Sequence[Path], size: int) -> Iterator[list[Opened]]:

@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from PIL import Image
-
 from pfm_jax import images
+from pfm_jax.files import shown
 from pfm_jax.types import Dataset, Example, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 GOOD = ("good", "ok")
-ORIENTATION = 0x0112
 
 
 class Entry(NamedTuple):
@@ -54,7 +52,7 @@ class Files(Sequence[Example]):
             return Files(self.root, self.entries[index])
         image, mask, label, defect = self.entries[index]
         return Example(
-            path=image.relative_to(self.root).as_posix(),
+            path=shown(image.relative_to(self.root)),
             image=read(image),
             mask=read(mask) if mask else None,
             label=label,
@@ -134,22 +132,10 @@ def check(
 
 def _check_header(entry: Entry) -> None:
     """Finds now what would else be found after the training; reads no pixels."""
-    sizes = []
-    for path in entry[:2]:
-        if path:
-            try:
-                with Image.open(path, formats=images.FORMATS) as image:
-                    images.check_shape(image, str(path))
-                    sizes.append(image.size)
-                    turned = image.getexif().get(ORIENTATION, 1) != 1
-            except InputError:
-                raise
-            except images.UNREADABLE as error:
-                said = f"{path}: not a readable image ({images.reason(error)})"
-                raise InputError(said) from error
-            if entry.mask and turned:
-                raise InputError(f"{path}: EXIF says it is to be turned; turn its pixels instead")
-    if len(set(sizes)) > 1:
+    headers = [images.header(path) for path in entry[:2] if path]
+    if entry.mask and any(turned for _, turned in headers):
+        raise InputError(f"{entry.image}: EXIF says it is to be turned; turn its pixels instead")
+    if len(sizes := list(dict.fromkeys(size for size, _ in headers))) > 1:
         raise InputError(
             f"{entry.image} is {sizes[0]} pixels wide and high, its mask {sizes[1]}; "
             "make the mask fit the image"
@@ -169,7 +155,7 @@ def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> st
         for entry in entries:
             for path in (entry.image, entry.mask):
                 if path:
-                    name = path.relative_to(root).as_posix()
+                    name = shown(path.relative_to(root))
                     digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
                     digest.update(hashlib.sha256(read(path)).digest())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax.datasets.folder import SUFFIXES, read
+from pfm_jax.files import shown
 from pfm_jax.types import Example, InputError
 
 Images = str | Path | np.ndarray | Sequence[np.ndarray | str | Path]
@@ -42,7 +43,7 @@ class Given(Sequence[Example]):
         if isinstance(item, np.ndarray):
             name = f"images[{index}]"
             return Example(name, encoded(item, name), None, 0, "good")
-        return Example(str(item), read(Path(item)), None, 0, "good")
+        return Example(shown(Path(item)), read(Path(item)), None, 0, "good")
 
 
 def examples(images: Images) -> Given:
