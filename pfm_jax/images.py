@@ -32,8 +32,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 ORIENTATION = 0x0112
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it can't read."""
+UNREADABLE = Exception
+"""What Pillow raises for a file that it can't read: of a torn one anything, TypeError for one."""
 
 MIN_SIDE = 8
 """Pixels that an image has at least."""
@@ -86,7 +86,7 @@ def reason(error: Exception) -> str:
     """What one of `UNREADABLE` says, in few words."""
     if isinstance(error, UnidentifiedImageError):
         return f"not one of {', '.join(FORMATS)}"
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def check_shape(image: Image.Image, name: str) -> None:

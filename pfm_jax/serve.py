@@ -113,12 +113,13 @@ def opened(body: bytes, megapixels: float) -> Image.Image:
         raise HTTPException(415, f"the body is not an image file ({known})") from error
     except InputError as error:
         raise HTTPException(422, str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise HTTPException(422, f"the image: not a readable image ({error})") from error
+    except HTTPException:
+        raise
     except Image.DecompressionBombError as error:
-        raise HTTPException(
-            413, f"the image has more than {megapixels:g} million pixels"
-        ) from error
+        raise HTTPException(413, f"more than {megapixels:g} million pixels") from error
+    except images.UNREADABLE as error:
+        said = f"the image: not a readable image ({images.reason(error)})"
+        raise HTTPException(422, said) from error
 
 
 async def body_of(request: Request, limits: Limits) -> bytes:
