@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from pfm_jax import images as image_files
-from pfm_jax import memory, tiles
+from pfm_jax import memory, sharding, tiles
 from pfm_jax.features import Networks, extract, feature_shapes
 from pfm_jax.files import cache_dir
 from pfm_jax.tiles import Tiles
@@ -76,10 +76,11 @@ def _store(rows: FeaturePair, new: FeaturePair, start: dict[str, Array]) -> Feat
     target = {
         level: one(rows.target[level], new.target[level], row) for level, row in start.items()
     }
-    return FeaturePair(source, target)
+    return sharding.replicated(FeaturePair(source, target))
 
 
 def _store_on_host(rows: FeaturePair, new: FeaturePair, start: dict[str, int]) -> FeaturePair:
+    new = sharding.on_host(new)
     for old, features in ((rows.source, new.source), (rows.target, new.target)):
         for level, row in start.items():
             old[level][row : row + len(features[level])] = features[level]
@@ -98,7 +99,8 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
 @jax.jit
 def _finite(features: FeaturePair) -> FeaturePair:
     """Of each image `[B]`, whether all of its features are numbers."""
-    return jax.tree.map(lambda f: jnp.isfinite(f).all((1, 2, 3)), features)
+    finite = jax.tree.map(lambda f: jnp.isfinite(f).all((1, 2, 3)), features)
+    return sharding.replicated(finite)
 
 
 def _check_finite(finite: Sequence[FeaturePair], examples: Sequence[Example], cuts: int) -> None:
@@ -158,11 +160,14 @@ def build_cache(
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
+    if place == "device":
+        rows = sharding.everywhere(rows)
     store, done = _store if place == "device" else _store_on_host, 0
     finite: list[FeaturePair] = []
-    for images, count in image_files.batches(examples, cut.image, what="features"):
+    batch_size, share = sharding.batch_size(image_files.BATCH_SIZE), sharding.share()
+    for images, count in image_files.batches(examples, cut.image, batch_size, "features", share):
         for tile in tiles.cut(images, cut):
-            features = extract(networks, tile, levels)
+            features = extract(networks, sharding.spread(tile), levels)
             finite.append(_finite(features))
             new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
             rows = store(rows, new, {level: done * n for level, n in positions.items()})

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
+from pfm_jax import sharding
 from pfm_jax.array_file import fingerprint, named
 from pfm_jax.config import Config, from_dict
 from pfm_jax.train import TrainState
@@ -168,8 +169,10 @@ class Checkpoints:
                 reason = " ".join(str(error).split())[:100]
                 aside = self.folder.parent / "damaged" / f"{step}_{time.time_ns()}"
                 log.warning("step %d is damaged (%s): moved to %s", step, reason, aside)
-                aside.parent.mkdir(exist_ok=True)
-                shutil.move(self.folder / str(step), aside)
+                if sharding.is_first():
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.move(self.folder / str(step), aside)
+                sharding.wait("damage")
                 self._manager.reload()
         return None
 

@@ -148,7 +148,7 @@ def _score(
     """
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _, found in scoring.score_examples(networks, heads, dataset.test, config, "scoring"):
+    for found in scoring.score_examples(networks, heads, dataset.test, config, "scoring"):
         means = {joined(c): np.mean([found.levels[k] for k in c], axis=0) for c in combinations}
         for name, host in {"fused": found.fused, **found.levels, **means}.items():
             scores[name].append(host.max((1, 2)))

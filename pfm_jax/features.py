@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pfm_jax import sharding
 from pfm_jax.backbones import Backbone
 from pfm_jax.pretrained import Weights
 from pfm_jax.types import FeaturePair, FeaturePyramid, Params
@@ -27,8 +28,8 @@ class Networks:
 
 
 def pair(source: Weights, target: Weights) -> Networks:
-    """Two networks with their weights on the device."""
-    params = jax.device_put((source.params, target.params))
+    """Two networks with their weights on every device."""
+    params = sharding.everywhere((source.params, target.params))
     return Networks(params[0], params[1], source.backbone, target.backbone)
 
 

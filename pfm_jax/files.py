@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pfm_jax import sharding
 from pfm_jax.types import InputError
 
 
@@ -29,7 +30,11 @@ def shown(path: Path) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all. Raises InputError if it can't be written."""
+    """Writes a file whole or not at all; of several processes the first one does. Raises InputError
+    if it can't be written.
+    """
+    if not sharding.is_first():
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +57,15 @@ def make(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a folder to this process for the length of the block.
+    """Keeps a folder to this process (and those that it works with) for the length of the block.
 
     Raises:
         InputError: another process has it, or it can't be written.
     """
     make(folder)
+    if not sharding.is_first():
+        yield
+        return
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:

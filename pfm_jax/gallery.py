@@ -28,10 +28,11 @@ def panels(
     least = order[max(SHOWN, len(order) - SHOWN // 3) :]
     chosen = [dataset.test[int(index)] for index in (*order[:SHOWN], *least)]
     found: list[report.Panel] = []
-    for images, maps in scoring.score_examples(networks, heads, chosen, config):
-        for image, anomaly_map in zip(images, maps.fused, strict=True):
+    size = config.data.image_size
+    for maps in scoring.score_examples(networks, heads, chosen, config):
+        for anomaly_map in maps.fused:
             example = chosen[len(found)]
-            size = config.data.image_size
+            image = image_files.decode_image(example, size)
             mask = image_files.decode_mask(example, size) if dataset.has_masks else None
             title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
             found.append(report.Panel(title, image, mask, anomaly_map))

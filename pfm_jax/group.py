@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pfm_jax import cache, files, history, loop, memory, record, tiles, train
+from pfm_jax import cache, files, history, loop, memory, record, sharding, tiles, train
 from pfm_jax import images as image_files
 from pfm_jax.cache import FeatureCache
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
@@ -119,7 +119,7 @@ def _finish(
 def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
     """Where a run is: at its last checkpoint, or fresh."""
     name, num_images = run.provenance.category, run.provenance.num_images
-    state = fresh_state(run.provenance.config, networks, num_images)
+    state = sharding.everywhere(fresh_state(run.provenance.config, networks, num_images))
     log.info("%s: %d training images", name, num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)

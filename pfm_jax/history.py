@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pfm_jax import files
+from pfm_jax import files, sharding
 
 NAME = "metrics.jsonl"
 EVERY = 25
@@ -29,6 +29,8 @@ def append(folder: Path, step: int, losses: Mapping[str, np.ndarray]) -> None:
         means = {k: float(v[start : start + EVERY].mean()) for k, v in losses.items()}
         last = step - steps + min(start + EVERY, steps)
         lines.append(json.dumps({"step": last, "loss": means}) + "\n")
+    if not sharding.is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / NAME).open("a") as file:
         file.writelines(lines)

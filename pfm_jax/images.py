@@ -129,7 +129,11 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
 
 
 def batches(
-    examples: Sequence[Example], size: int, batch_size: int = BATCH_SIZE, what: str | None = None
+    examples: Sequence[Example],
+    size: int,
+    batch_size: int = BATCH_SIZE,
+    what: str | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes in order, a few batches ahead of the consumer.
 
@@ -138,17 +142,22 @@ def batches(
         size: see `decode_image`.
         batch_size: images in a batch.
         what: the name of the progress bar, which is shown on a terminal; None for none.
+        share: of several processes, this one's number and how many there are.
 
     Yields:
-        uint8 images `[batch_size, size, size, 3]`, the last batch padded by repeating its last
-        image so that its shape compiles nothing new, and how many of them are real.
+        uint8 images `[batch_size, size, size, 3]`, the last batch padded by repeating the last
+        image so that its shape compiles nothing new, and how many of them are real. Of several
+        processes each decodes and gets its part of the batch only.
     """
+    number, processes = share
+    own = batch_size // processes
 
     def one_batch(start: int) -> tuple[np.ndarray, int]:
-        chosen = range(start, min(start + batch_size, len(examples)))
-        images = [decode_image(examples[index], size) for index in chosen]
-        padded = images + images[-1:] * (batch_size - len(images))
-        return np.stack(padded), len(images)
+        first, last = start + number * own, len(examples) - 1
+        chosen = [min(index, last) for index in range(first, first + own)]
+        decoded = {index: decode_image(examples[index], size) for index in dict.fromkeys(chosen)}
+        count = min(batch_size, len(examples) - start)
+        return np.stack([decoded[index] for index in chosen]), count
 
     bar = tqdm(desc=what, total=len(examples), unit="image", disable=None if what else True)
     with bar:

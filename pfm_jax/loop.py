@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from pfm_jax import interrupts, sampling
+from pfm_jax import interrupts, sampling, sharding
 from pfm_jax.cache import FeatureCache
 from pfm_jax.config import Config
 from pfm_jax.train import Losses, Recipe, TrainState, num_steps, optimizer, recipe_of, train_step
@@ -42,15 +42,15 @@ def stack(states: Sequence[TrainState]) -> TrainState:
 
 
 def unstack(group: TrainState) -> list[TrainState]:
-    """A group -> its runs, each on the first device."""
-    group = jax.device_put(group, jax.devices()[0])
+    """A group -> its runs, each on every device."""
+    group = sharding.everywhere(group)
     runs = range(group.step.shape[0])
     return [jax.tree.map(operator.itemgetter(index), group) for index in runs]
 
 
 def _mesh(runs: int) -> Mesh:
     """The devices that share `runs` runs evenly: as many as there can be."""
-    devices = jax.devices()
+    devices = sharding.devices()
     count = max(n for n in range(1, min(runs, len(devices)) + 1) if runs % n == 0)
     return Mesh(np.array(devices[:count]), "runs")
 
@@ -76,8 +76,8 @@ def _groups(states: Sequence[TrainState]) -> list[TrainState]:
     """All runs as one group; each its own on a CPU, where arithmetic is the limit: a batch of
     products is slower there than the products, and so every run is what it would be alone.
     """
-    if jax.default_backend() == "cpu":
-        return [stack([state]) for state in states]
+    if jax.default_backend() == "cpu" or len(states) == 1:
+        return [sharding.everywhere(stack([state])) for state in states]
     group, mesh = stack(states), _mesh(len(states))
     return [jax.device_put(group, NamedSharding(mesh, PartitionSpec("runs")))]
 
@@ -95,7 +95,8 @@ def steps_on_device(
             drawn, mask = sampling.draw(
                 state.key, state.step, state.dataset, sizes, cache.num_images, recipe.train
             )
-            return train_step(state, Batch(sampling.pick(rows, drawn), mask), recipe, update)
+            batch = sharding.along_data(Batch(sampling.pick(rows, drawn), mask))
+            return train_step(state, batch, recipe, update)
 
         return lax.scan(body, state, length=steps)
 
@@ -110,7 +111,7 @@ def steps_on_batches(
     update = optimizer(recipe.train, total, group.params)
 
     def one_run(run: tuple[TrainState, Batch], _: None) -> tuple[TrainState, Losses]:
-        return lax.scan(lambda s, b: train_step(s, b, recipe, update), *run)
+        return lax.scan(lambda s, b: train_step(s, sharding.along_data(b), recipe, update), *run)
 
     return _each(one_run, (group, batches), None)
 
@@ -232,6 +233,8 @@ def _check_finite(state: TrainState) -> None:
 
 def _everywhere(cache: FeatureCache, runs: int) -> FeatureCache:
     """A cache on the device, on every device that shares the runs."""
-    if cache.place != "device" or jax.default_backend() == "cpu":
+    if cache.place != "device":
         return cache
+    if runs == 1 or jax.default_backend() == "cpu":
+        return sharding.everywhere(cache)
     return jax.device_put(cache, NamedSharding(_mesh(runs), PartitionSpec()))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pfm_jax import datasets, features, files, pretrained, record
+from pfm_jax import datasets, features, files, pretrained, record, sharding
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.config import Config, validate
 from pfm_jax.evaluate import evaluate
@@ -61,7 +61,12 @@ def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str,
 
 def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
     """A category with the part of its normal images that a recipe holds out. Raises InputError."""
-    found = datasets.load(config.data.dataset, sources.data_path, category, cache_dir())
+    place = config.data.dataset, sources.data_path, category, cache_dir()
+    if sharding.is_first():  # what it prepares in the cache the others find there
+        found = datasets.load(*place)
+    sharding.wait("data")
+    if not sharding.is_first():
+        found = datasets.load(*place)
     train, held_out = datasets.hold_out(found.train, config.data.held_out)
     return dataclasses.replace(found, train=train, held_out=held_out)
 
@@ -153,7 +158,8 @@ def restore(workdir: Path, category: str, sources: Sources) -> Restored:
         places = Sources(weights_dir=sources.weights_dir or old.weights_dir).resolved()
         networks, weights = load_networks(old.config, places)
         check_same_run(old, dataclasses.replace(old, weights=weights), folder)
-        state = checkpoints.restore(fresh_state(old.config, networks, old.num_images))
+        fresh = fresh_state(old.config, networks, old.num_images)
+        state = checkpoints.restore(sharding.everywhere(fresh))
     return Restored(state, old, networks)
 
 

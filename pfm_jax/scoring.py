@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from pfm_jax import images as image_files
-from pfm_jax import mapping, tiles
+from pfm_jax import mapping, sharding, tiles
 from pfm_jax.config import Config, MappingConfig
 from pfm_jax.features import Networks, extract
 from pfm_jax.layers import operand_dtype
@@ -72,25 +72,29 @@ def score_examples(
     examples: Sequence[Example],
     config: Config,
     what: str | None = None,
-) -> Iterator[tuple[np.ndarray, ScoreMaps]]:
+) -> Iterator[ScoreMaps]:
     """Scores a data set, batch after batch; see `images.batches` for decoding and `what`.
 
-    The device has the next batch already while the consumer looks at one.
+    The devices have the next batch already while the consumer looks at one.
 
     Yields:
-        uint8 images `[b, size, size, 3]` and what `score_images` says of them, on the host.
+        What `score_images` says of them, on the host.
     """
-    waiting: tuple[np.ndarray, int, ScoreMaps] | None = None
+    waiting: tuple[ScoreMaps, int] | None = None
 
-    def on_host(images: np.ndarray, count: int, found: ScoreMaps) -> tuple[np.ndarray, ScoreMaps]:
-        return images[:count], jax.tree.map(lambda array: np.asarray(array)[:count], found)
+    def on_host(found: ScoreMaps, count: int) -> ScoreMaps:
+        return jax.tree.map(lambda array: array[:count], sharding.on_host(found))
 
     cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
-    for images, count in image_files.batches(examples, config.data.image_size, what=what):
-        found = score_images(networks, heads, images, config.mapping, precision, cut)
+    batch_size, share = sharding.batch_size(image_files.BATCH_SIZE), sharding.share()
+    for images, count in image_files.batches(
+        examples, config.data.image_size, batch_size, what, share
+    ):
+        placed = sharding.spread(images)
+        found = score_images(networks, heads, placed, config.mapping, precision, cut)
         if waiting:
             yield on_host(*waiting)
-        waiting = images, count, found
+        waiting = found, count
     if waiting:
         yield on_host(*waiting)
 
@@ -104,4 +108,4 @@ def image_scores_of(
 ) -> np.ndarray:
     """float32 `[N]`, the image scores of a data set; see `score_examples`."""
     found = score_examples(networks, heads, examples, config, what)
-    return np.concatenate([np.zeros(0, np.float32), *(maps.image_scores for _, maps in found)])
+    return np.concatenate([np.zeros(0, np.float32), *(maps.image_scores for maps in found)])

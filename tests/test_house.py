@@ -15,6 +15,7 @@ ORDER = (
     *(
         "types",
         "config",
+        "sharding",
         "files",
         "interrupts",
         "array_file",
@@ -34,8 +35,8 @@ LINES = {
     **{"types": 130, "config": 260, "files": 120, "torch_file": 180, "weight_file": 140},
     **{"pretrained": 180, "features": 110, "memory": 60, "cache": 180, "mapping": 200},
     **{"layers": 150},
-    **{"sampling": 160, "train": 160, "loop": 250, "scoring": 110, "checkpoint": 200},
-    **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 200},
+    **{"sampling": 160, "train": 160, "loop": 250, "scoring": 125, "checkpoint": 200},
+    **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 215},
     **{"intervals": 110, "history": 60, "plan": 170, "sweep": 190, "engines": 120, "results": 170},
     **{
         "published": 140,
@@ -45,10 +46,11 @@ LINES = {
         "page": 140,
         "tensorboard": 70,
     },
-    **{"calibration": 90, "images": 200, "tiles": 120, "gallery": 70, "scorer": 60},
+    **{"calibration": 90, "images": 220, "tiles": 120, "gallery": 70, "scorer": 60},
     **{
         "array_file": 90,
         "interrupts": 50,
+        "sharding": 100,
         "record": 90,
         "detector": 230,
         "predict": 260,

@@ -1,0 +1,168 @@
+"""Several devices, several processes: the same as one, to rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pfm_jax import cache, features, group, loop, mapping, run, scoring, sharding
+from pfm_jax.run import Sources
+from pfm_jax.tiles import Tiles
+from tests.synthetic import LEVELS, make_sources, small_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return make_sources(tmp_path_factory.mktemp("sharding"))
+
+
+def use(count: int, patch: pytest.MonkeyPatch) -> None:
+    """From now on there are so many devices (fake ones, of one CPU)."""
+    some = jax.devices()[:count]
+    patch.setattr(sharding, "devices", lambda: some)
+    for function in (loop.steps_on_device, cache._store, cache._finite, scoring.score_images):
+        function.clear_cache()
+    features.extract.clear_cache()
+
+
+def whole(sources: Sources, steps: int) -> dict[str, object]:
+    """Everything from images to scores: rows, losses, parameters, statistics, scores."""
+    config = small_config(steps=steps, candidates=0, precision="float32")
+    networks, _ = run.load_networks(config, sources)
+    dataset = run.load_dataset(config, "grid", sources)
+    rows = cache.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, "device")
+    state = group.fresh_state(config, networks, len(dataset.train))
+    (state,), losses = loop.fit([state], rows, config)
+    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+    scores = scoring.image_scores_of(networks, heads, dataset.test, config)
+    found = {
+        "rows": rows.rows,
+        "losses": losses,
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "adam": state.opt_state,
+        "scores": scores,
+    }
+    return jax.device_get(found)
+
+
+def greatest_difference(ours: object, theirs: object) -> float:
+    """Of any two numbers, as a part of the greatest of all."""
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+    scale = max(float(np.abs(b).max()) for _, b in pairs)
+    return max(float(np.abs(a - b).max()) for a, b in pairs) / scale
+
+
+@pytest.fixture(scope="module")
+def alone(sources: Sources) -> dict[str, dict[str, object]]:
+    with pytest.MonkeyPatch.context() as patch:
+        use(1, patch)
+        found = {"gradient": whole(sources, 1)}
+        with jax.enable_x64(True):
+            found["run"] = whole(sources, 50)
+        return found
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_devices_give_what_one_gives(
+    count: int,
+    sources: Sources,
+    alone: dict[str, dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After one step the gradients (they are Adam's moments) and BatchNorm's statistics; after 50
+    everything, in float64: Adam divides gradients by their size, and so blows rounding up where
+    they are zero (biases in front of a BatchNorm).
+    """
+    use(count, monkeypatch)
+    step = whole(sources, 1)
+    for name in ("rows", "losses", "batch_stats", "adam"):
+        assert greatest_difference(step[name], alone["gradient"][name]) < 1e-5, name
+    with jax.enable_x64(True):
+        after = whole(sources, 50)
+    for name, expected in alone["run"].items():
+        assert greatest_difference(after[name], expected) < 1e-5, name
+    use(1, monkeypatch)
+
+
+def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(4, monkeypatch)
+    placed = sharding.spread(np.arange(8.0))
+    assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
+    inside = jax.jit(sharding.along_data)({"even": np.arange(8.0), "odd": np.arange(7.0)})
+    assert len(inside["even"].sharding.device_set) == 4
+    assert not inside["even"].sharding.is_fully_replicated
+    assert sharding.batch_size(8) == 8 and sharding.batch_size(9) == 12
+    assert sharding.everywhere({"a": np.ones(3)})["a"].sharding.is_fully_replicated
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def launch(sources: Sources, workdir: Path, processes: int) -> list[subprocess.CompletedProcess]:
+    """`launch.train` by so many processes on loopback, each with one device and a cache."""
+    port, started = free_port(), []
+    for number in range(processes):
+        environment = {
+            **os.environ,
+            "PFM_JAX_CACHE": str(workdir.parent / "cache"),
+            "JAX_PLATFORMS": "cpu",
+        }
+        command = [
+            *(sys.executable, "-m", "launch.train", "--config=tests/small_run.py"),
+            *("--config.train.steps=50", "--config.train.precision=float32"),
+            *("--config.train.candidates=0", "--config.scoring.precision=float32"),
+            *(f"--data_dir={sources.data_dir}", f"--weights_dir={sources.weights_dir}"),
+            *("--category=grid", f"--workdir={workdir}"),
+            *[f"--distributed=127.0.0.1:{port},{number},{processes}"] * (processes > 1),
+        ]
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    done = []
+    for process in started:
+        out, error = process.communicate(timeout=300)
+        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, error))
+    for one in done:
+        assert one.returncode == 0, one.stderr[-3000:]
+    return done
+
+
+def test_two_processes_are_one_run(sources: Sources, tmp_path: Path) -> None:
+    """Each reads its share, the first writes; what they leave one process goes on from."""
+    launch(sources, tmp_path / "one", 1)
+    launch(sources, tmp_path / "two", 2)
+    results = [
+        json.loads((tmp_path / name / "grid" / "metrics.json").read_text())
+        for name in ("one", "two")
+    ]
+    for name in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc"):
+        assert results[0][name] == pytest.approx(results[1][name], abs=1e-4), name
+    scores = [
+        np.loadtxt(tmp_path / name / "grid" / "scores.csv", delimiter=",", skiprows=1, usecols=1)
+        for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
+    again = run.evaluate_category(tmp_path / "two", "grid", Sources())
+    assert again["pixel_auroc"] == pytest.approx(results[1]["pixel_auroc"], abs=1e-5)
+    assert not list((tmp_path / "two").rglob("*.part"))
