@@ -6,19 +6,13 @@ import logging
 import sys
 from collections.abc import Callable
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from launch import processes
 from pfm_jax import interrupts
 from pfm_jax.types import InputError
 
-DISTRIBUTED = flags.DEFINE_list(
-    "distributed",
-    [],
-    "One of several processes: 'auto' on a cluster that jax.distributed knows, else HOST:PORT of "
-    "the first process, this one's number, how many there are.",
-)
 LOG_LEVEL = flags.DEFINE_enum(
     "log_level", "info", ["debug", "info", "warning", "error"], "What is said of what goes on."
 )
@@ -39,18 +33,6 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _meet() -> None:
-    """Joins the other processes, if there are to be any."""
-    if DISTRIBUTED.value == ["auto"]:
-        jax.distributed.initialize()
-    elif DISTRIBUTED.value:
-        address, *numbers = DISTRIBUTED.value
-        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
-            raise InputError("distributed: must be 'auto' or HOST:PORT,NUMBER,PROCESSES")
-        number, processes = map(int, numbers)
-        jax.distributed.initialize(address, processes, number)
-
-
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`."""
     module = sys.modules["__main__"]
@@ -60,13 +42,13 @@ def run(main: Callable[[], None]) -> None:
         logging.getLogger("pfm_jax").setLevel(LOG_LEVEL.value.upper())
         interrupts.exit_cleanly()
         try:
-            _meet()
+            processes.meet()
             main()
         except (InputError, OSError) as error:  # OSError: a full disk, a folder not to be written
             _fail(str(error))
 
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        own, everyone = (flags.FLAGS.module_help(m) for m in (module, sys.modules[__name__]))
-        print(module.__doc__, own, everyone, sep="\n")
+        defining = module, sys.modules[__name__], processes
+        print(module.__doc__, *map(flags.FLAGS.module_help, defining), sep="\n")
         sys.exit(0)
     app.run(guarded, flags_parser=_parse)

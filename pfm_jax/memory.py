@@ -26,7 +26,7 @@ def free_on_host() -> int:
 
 def free_on_device() -> int:
     """Bytes that the first device could give now; on a CPU that is the host's memory."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", free_on_host()) - stats.get("bytes_in_use", 0)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pfm_jax import files
+from pfm_jax import files, sharding
 from pfm_jax.checkpoint import Provenance
 
 LOG = "log.txt"
@@ -67,6 +67,9 @@ def logged(folder: Path) -> Iterator[None]:
         InputError: there can be no such folder.
     """
     files.make(folder)
+    if not sharding.is_first():
+        yield
+        return
     handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
     package = logging.getLogger("pfm_jax")

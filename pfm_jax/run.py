@@ -129,7 +129,7 @@ def provenance(
         data_dir=sources.data_dir,
         weights_dir=sources.weights_dir,
         versions=versions(),
-        device=str(jax.devices()[0].device_kind),
+        device=str(jax.local_devices()[0].device_kind),
     )
 
 

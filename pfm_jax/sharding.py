@@ -7,6 +7,8 @@ processes each reads its share of the images, and the first one writes.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -53,8 +55,24 @@ def _where(*axes: str) -> NamedSharding:
 
 
 def everywhere(tree: Tree) -> Tree:
-    """Every device has all of it."""
+    """Every device has all of it; what is no array of all processes yet is the same in each."""
+    if jax.process_count() > 1:
+        return jax.tree.map(_everywhere, tree)
     return jax.device_put(tree, _where()) if len(devices()) > 1 else jax.device_put(tree)
+
+
+def _everywhere(array: Array | np.ndarray) -> Array:
+    if isinstance(array, Array):
+        if not array.is_fully_addressable:
+            return _copy(_where())(array)
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(_everywhere(jax.random.key_data(array)))
+    return jax.make_array_from_process_local_data(_where(), np.asarray(array))
+
+
+@functools.cache
+def _copy(where: NamedSharding) -> Callable[[Array], Array]:
+    return jax.jit(lambda array: array, out_shardings=where)
 
 
 def on_host(tree: Tree) -> Tree:

@@ -50,7 +50,7 @@ LINES = {
     **{
         "array_file": 90,
         "interrupts": 50,
-        "sharding": 100,
+        "sharding": 120,
         "record": 90,
         "detector": 230,
         "predict": 260,

@@ -141,7 +141,7 @@ def launch(sources: Sources, workdir: Path, processes: int) -> list[subprocess.C
         )
     done = []
     for process in started:
-        out, error = process.communicate(timeout=300)
+        out, error = process.communicate(timeout=150)
         done.append(subprocess.CompletedProcess(process.args, process.returncode, out, error))
     for one in done:
         assert one.returncode == 0, one.stderr[-3000:]
