@@ -88,14 +88,15 @@ def steps_on_device(
 ) -> tuple[TrainState, Losses]:
     """`steps` steps on a cache that is on the device, as one scan; losses are `[G, steps]`."""
     update = optimizer(recipe.train, num_steps(recipe.train, cache.num_images), group.params)
-    sizes = sampling.sizes(cache)
+    sizes, alone = sampling.sizes(cache), group.step.shape[0] == 1
 
     def one_run(state: TrainState, rows: FeaturePair) -> tuple[TrainState, Losses]:
         def body(state: TrainState, _: None) -> tuple[TrainState, Losses]:
             drawn, mask = sampling.draw(
                 state.key, state.step, state.dataset, sizes, cache.num_images, recipe.train
             )
-            batch = sharding.along_data(Batch(sampling.pick(rows, drawn), mask))
+            batch = Batch(sampling.pick(rows, drawn), mask)
+            batch = sharding.along_data(batch) if alone else batch
             return train_step(state, batch, recipe, update)
 
         return lax.scan(body, state, length=steps)
@@ -108,10 +109,14 @@ def steps_on_batches(
     group: TrainState, batches: Batch, recipe: Recipe, total: int
 ) -> tuple[TrainState, Losses]:
     """A step for each of the batches `[G, steps, P, ...]`, as one scan; losses are `[G, steps]`."""
-    update = optimizer(recipe.train, total, group.params)
+    update, alone = optimizer(recipe.train, total, group.params), group.step.shape[0] == 1
+
+    def body(state: TrainState, batch: Batch) -> tuple[TrainState, Losses]:
+        batch = sharding.along_data(batch) if alone else batch
+        return train_step(state, batch, recipe, update)
 
     def one_run(run: tuple[TrainState, Batch], _: None) -> tuple[TrainState, Losses]:
-        return lax.scan(lambda s, b: train_step(s, sharding.along_data(b), recipe, update), *run)
+        return lax.scan(body, *run)
 
     return _each(one_run, (group, batches), None)
 

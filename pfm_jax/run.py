@@ -160,6 +160,8 @@ def restore(workdir: Path, category: str, sources: Sources) -> Restored:
         check_same_run(old, dataclasses.replace(old, weights=weights), folder)
         fresh = fresh_state(old.config, networks, old.num_images)
         state = checkpoints.restore(sharding.everywhere(fresh))
+    if int(state.step) == 0:
+        raise InputError(f"{folder}: no checkpoint in it is whole; give its launch.train again")
     return Restored(state, old, networks)
 
 

@@ -167,7 +167,7 @@ def test_evaluate_needs_the_workdir_alone(
 def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -> None:
     config = small_config(steps=10)
     config.train.learning_rate = dict.fromkeys(LEVELS, 1e38)
-    with pytest.raises(InputError, match=r"not finite: lower train\.learning_rate"):
+    with pytest.raises(InputError, match=r"not finite .*: lower train\.learning_rate"):
         train_categories(config, sources, "grid", tmp_path / "diverged")
     assert not list((tmp_path / "diverged" / "grid" / "checkpoints").glob("[0-9]*"))
     root = make_category(tmp_path / "data" / "grid")
@@ -178,12 +178,16 @@ def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -
         train_categories(small_config(), place, "grid", tmp_path / "black")
 
 
-def test_damaged_checkpoint_is_named(sources: Sources, tmp_path: Path) -> None:
+# Orbax leaves the other reads of a torn checkpoint to a loop that is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_without_a_whole_checkpoint_is_not_evaluated(
+    sources: Sources, tmp_path: Path
+) -> None:
     train_categories(small_config(steps=10), sources, "grid", tmp_path)
     for path in (tmp_path / "grid" / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 10_000:
             path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="step 10 can't be read"):
+    with pytest.raises(InputError, match="no checkpoint in it is whole"):
         evaluate_category(tmp_path, "grid", sources)
 
 
