@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +128,11 @@ class Detector:
             return np.asarray(found.image_scores), np.asarray(found.fused)
 
         size = self.config.data.image_size
-        return Scorer(score_batch, size, self.normal_scores, array_file.fingerprint(_arrays(self)))
+        return Scorer(score_batch, size, self.normal_scores, self._fingerprint)
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return array_file.fingerprint(_arrays(self))
 
     def score(self, images: Images) -> tuple[np.ndarray, list[np.ndarray]]:
         """Scores `[N]` and, of each image, an anomaly map `[H, W]` at its own resolution.
@@ -143,11 +148,15 @@ class Detector:
             arrays = [image_files.resized(image, scorer.size) for image in opened]
             return np.stack(arrays), [image.size for image in opened]
 
-        scores, maps = [np.zeros(0, np.float32)], []
+        scores: list[np.ndarray] = [np.zeros(0, np.float32)]
+        maps: list[np.ndarray] = []
         for arrays, sizes in image_files.ahead(
             decoded, range(0, len(given), image_files.BATCH_SIZE)
         ):
             found, small = scorer.score(arrays)
+            if not np.isfinite(found).all():
+                name = given[len(maps) + int(np.isfinite(found).argmin())].path
+                raise InputError(f"{name}: its score is not finite")
             scores.append(found)
             maps += [image_files.map_at(m, size) for m, size in zip(small, sizes, strict=True)]
         return np.concatenate(scores), maps

@@ -135,6 +135,10 @@ def _rows(
             yield (shown(one.path), "", "", f"{threshold:.9g}", "", one.error)
             continue
         score, p_value, small = next(found)
+        if not np.isfinite(score):
+            error = f"{shown(one.path)}: its score is not finite"
+            yield (shown(one.path), "", "", f"{threshold:.9g}", "", error)
+            continue
         if options.maps or options.overlays:
             _draw(one, image_files.map_at(small, one.size), threshold, output, options, names)
         p_text = "" if np.isnan(p_value) else f"{p_value:.6g}"

@@ -35,7 +35,8 @@ class Scorer:
     def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores `[N]` and maps `[N, size, size]` of uint8 RGB `[N, size, size, 3]`.
 
-        Batches are of one image or of `BATCH_SIZE`, the last one padded: two programs in all.
+        Batches are of one image or of `BATCH_SIZE`, the last one padded: two programs in all. A
+        score that is not finite is for the caller to refuse; it exceeds no threshold.
         """
         scores, maps = [np.zeros(0, np.float32)], [np.zeros((0, self.size, self.size), np.float32)]
         for start in range(0, len(images), BATCH_SIZE):

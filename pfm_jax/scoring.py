@@ -17,7 +17,7 @@ from pfm_jax.features import Networks, extract
 from pfm_jax.layers import operand_dtype
 from pfm_jax.mapping import FoldedHeads
 from pfm_jax.tiles import Tiles
-from pfm_jax.types import Example, ScoreMaps
+from pfm_jax.types import Example, InputError, ScoreMaps
 
 
 def upsample(maps: Array, height: int, width: int) -> Array:
@@ -79,11 +79,20 @@ def score_examples(
 
     Yields:
         What `score_images` says of them, on the host.
+
+    Raises:
+        InputError: an image that can't be read, or whose score is not finite.
     """
     waiting: tuple[ScoreMaps, int] | None = None
+    done = 0
 
     def on_host(found: ScoreMaps, count: int) -> ScoreMaps:
-        return jax.tree.map(lambda array: array[:count], sharding.on_host(found))
+        nonlocal done
+        real = jax.tree.map(lambda array: array[:count], sharding.on_host(found))
+        if not (finite := np.isfinite(real.image_scores)).all():
+            raise InputError(f"{examples[done + finite.argmin()].path}: its score is not finite")
+        done += count
+        return real
 
     cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
     batch_size, share = sharding.batch_size(image_files.BATCH_SIZE), sharding.share()

@@ -92,8 +92,12 @@ class Batcher:
                         future.set_exception(error)
                 continue
             for (_, future), score, anomaly_map in zip(batch, scores, maps, strict=True):
-                if not future.done():  # else its client has gone
+                if future.done():  # its client has gone
+                    continue
+                if np.isfinite(score):
                     future.set_result((float(score), anomaly_map))
+                else:
+                    future.set_exception(ArithmeticError("a score is not finite"))
 
 
 def opened(body: bytes, megapixels: float) -> Image.Image:

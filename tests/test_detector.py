@@ -198,3 +198,11 @@ def test_tiles_from_end_to_end(sources: Sources, tmp_path: Path) -> None:
         assert maps[0].shape == (200, 200)
         detector.save(tmp_path / "tiles.detector")
         assert Detector.load(tmp_path / "tiles.detector").config.data.tile_size == 64
+
+
+def test_a_score_that_is_not_finite_names_the_image(detector: Detector) -> None:
+    kernel, bias = detector.heads["conv3_x"]["forward"][0]
+    heads = {**detector.heads, "conv3_x": {**detector.heads["conv3_x"]}}
+    heads["conv3_x"]["forward"] = [(kernel * np.nan, bias), *heads["conv3_x"]["forward"][1:]]
+    with pytest.raises(InputError, match=r"images\[0\]: its score is not finite"):
+        dataclasses.replace(detector, heads=heads).score(texture(0)[None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import fcntl
 import os
 import signal
@@ -176,3 +177,17 @@ def test_normal_scores(tmp_path: Path) -> None:
     paths[4].write_bytes(b"broken")
     with pytest.raises(InputError, match=r"004\.png: not a readable image"):
         normal_scores(red_scorer(), str(tmp_path / "in"))
+
+
+def test_a_score_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 10)
+    scorer = red_scorer()
+
+    def score_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, maps = scorer.score_batch(images)
+        return np.where(scores > THRESHOLD, np.nan, scores), maps
+
+    bad = dataclasses.replace(scorer, score_batch=score_batch)
+    counts, _ = predict(bad, str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    assert counts == {"normal": 6, "unreadable": 4}
+    assert all("not finite" in row["error"] for row in rows_of(tmp_path / "out") if row["error"])
