@@ -5,6 +5,6 @@ from tests.synthetic import small_config
 
 
 def get_config() -> Config:
-    config = small_config(steps=600, checkpoint_every=50)
+    config = small_config(steps=400, checkpoint_every=50)
     config.data.held_out = 0.2
     return config

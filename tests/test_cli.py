@@ -51,7 +51,7 @@ def test_help(name: str) -> None:
         ((RECIPE, "--category=a", "--workdir=W", "screw"), "screw"),
         (("--config=configs/none.py", "--category=a", "--workdir=W"), "configs/none.py"),
         (("--config=README.md", "--category=a", "--workdir=W"), "invalid"),
-        (("--config=launch/cli.py", "--category=a", "--workdir=W"), "get_config"),
+        (("--config=launch/values.py", "--category=a", "--workdir=W"), "get_config"),
         (("--category=a", "--workdir=W"), "config"),
     ],
 )

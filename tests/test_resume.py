@@ -82,8 +82,6 @@ def torn_provenance(step: Path) -> None:
     path.write_text(path.read_text()[:40])
 
 
-# Orbax leaves the other reads of a torn checkpoint to a loop that is closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", [cut, flip, lose, empty, other_checksum, torn_provenance])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     fault: Callable[[Path], None],
@@ -102,7 +100,6 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     assert kill.ending(tmp_path) == undisturbed
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_all_checkpoints_damaged_is_a_fresh_start(
     sources: Sources, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
@@ -146,7 +143,7 @@ def test_sigterm_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert process.wait() == 0
     assert time.monotonic() - start < 10
     steps = sorted(int(p.name) for p in (tmp_path / "run" / "grid" / "checkpoints").iterdir())
-    assert 50 <= steps[-1] < 600
+    assert 50 <= steps[-1] < 400
     assert not (tmp_path / "run" / "grid" / "metrics.json").exists()
     assert json.loads((tmp_path / "run" / "grid" / "run.json").read_text())["status"] == "running"
     done = subprocess.run(
