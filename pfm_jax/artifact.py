@@ -77,9 +77,9 @@ def read(path: Path) -> Artifact:
                 raise InputError(f"{path}: damaged, {name} has another checksum; export it again")
         with np.load(io.BytesIO(held[WEIGHTS]), allow_pickle=False) as arrays:
             weights = {name: arrays[name] for name in manifest["weights"]}
+    except InputError:
+        raise
     except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: not a readable artefact ({error})") from error
     return Artifact(held[PROGRAM], weights, manifest)
 

@@ -187,7 +187,7 @@ class Detector:
         arrays, about = array_file.read(Path(path))
         config, normal_scores = from_dict(about["config"]), arrays.pop("normal_scores")
         source, target = map(backbones.get, about["networks"])
-        like = _tree(*_shapes(source, target, config))
+        like = tree(*_shapes(source, target, config))
         held = jax.device_put(array_file.filled(like, arrays, Path(path)))
         networks = Networks(held["source"], held["target"], source, target)
         return cls(networks, held["heads"], config, normal_scores, about["origin"])
@@ -210,12 +210,13 @@ class Detector:
         return cls(networks, heads, provenance.config, scores, origin)
 
 
-def _tree(networks: Networks, heads: FoldedHeads) -> dict[str, Any]:
+def tree(networks: Networks, heads: FoldedHeads) -> dict[str, Any]:
+    """All arrays of a detector but its scores, as they are named in files."""
     return {"source": networks.source, "target": networks.target, "heads": heads}
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
-    arrays = array_file.named(_tree(detector.networks, detector.heads))
+    arrays = array_file.named(tree(detector.networks, detector.heads))
     return {**arrays, "normal_scores": detector.normal_scores}
 
 

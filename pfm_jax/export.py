@@ -16,7 +16,7 @@ from jax import Array, export
 from pfm_jax import array_file, artifact, files, images, scoring, tiles
 from pfm_jax.artifact import Artifact
 from pfm_jax.calibration import Threshold
-from pfm_jax.detector import Detector
+from pfm_jax.detector import Detector, tree
 from pfm_jax.features import Networks
 from pfm_jax.types import Example, InputError, ScoreMaps
 
@@ -39,25 +39,25 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
     Products have the precision that the detector's have on this machine.
     """
     source, target = detector.networks.source_backbone, detector.networks.target_backbone
-    tree = {"source": detector.networks.source, "target": detector.networks.target}
-    leaves, structure = jax.tree.flatten({**tree, "heads": detector.heads})
+    held = tree(detector.networks, detector.heads)
+    leaves, structure = jax.tree.flatten(held)
     config, cut = detector.config, tiles.scoring_tiles(detector.config.data)
     (batch,) = export.symbolic_shape("b")
     pictures = jax.ShapeDtypeStruct((batch, cut.image, cut.image, 3), np.uint8)
 
     def run(weights: list[Array], pictures: Array) -> dict[str, Any]:
-        held = jax.tree.unflatten(structure, weights)
-        networks = Networks(held["source"], held["target"], source, target)
+        given = jax.tree.unflatten(structure, weights)
+        networks = Networks(given["source"], given["target"], source, target)
         return outputs(
             scoring.score_images(
-                networks, held["heads"], pictures, config.mapping, config.scoring.precision, cut
+                networks, given["heads"], pictures, config.mapping, config.scoring.precision, cut
             )
         )
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     with _no_paths():
         exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, pictures)
-    weights = array_file.named(jax.tree.unflatten(structure, leaves))
+    weights = array_file.named(held)
     manifest = {**_manifest(detector, threshold), "weights": list(weights)}
     return Artifact(bytes(exported.serialize()), weights, manifest)
 
@@ -123,12 +123,7 @@ def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -
     Raises:
         InputError: it is above `TOLERANCE`; names the first stage.
     """
-    held = array_file.named(
-        {
-            **{"source": detector.networks.source, "target": detector.networks.target},
-            "heads": detector.heads,
-        }
-    )
+    held = array_file.named(tree(detector.networks, detector.heads))
     for name, array in held.items():
         if not np.array_equal(array, exported.weights[name]):
             raise InputError(f"the export differs at weight {name}; it is not written")
