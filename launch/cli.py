@@ -39,6 +39,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # of the libraries: Orbax says much
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax: of a torn checkpoint
         logging.getLogger("pfm_jax").setLevel(LOG_LEVEL.value.upper())
         interrupts.exit_cleanly()
         try:
