@@ -179,7 +179,7 @@ def fit(
                     groups[index], losses = _advance(groups[index], cache, recipe, steps)
                     curve.add(jax.device_get(losses), done)
             done += steps
-            bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].parts[-1].items()})
+            bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].since(-1).items()})
             bar.update(steps)
             if stopping() or (done < total and done % every < steps):
                 _save([unstack(group) for group in groups], curves, save)

@@ -188,10 +188,10 @@ def test_wrong_place(dataset, place, category, message, root: Path, cache: Path)
 @pytest.mark.skipif(not importlib.util.find_spec("elpv_dataset"), reason="elpv-dataset is absent")
 def test_elpv_protocol() -> None:
     found = elpv.load()
-    labels = [entry.label for entry in found.test.entries]
+    labels = [example.label for example in found.test]
     assert (len(found.train), labels.count(0), labels.count(1)) == (1131, 377, 715)
-    files = [entry.image for part in (found.train, found.test) for entry in part.entries]
-    assert len(set(files)) == len(files)
+    paths = [example.path for part in (found.train, found.test) for example in part]
+    assert len(set(paths)) == len(paths)
     assert not found.has_masks
 
 

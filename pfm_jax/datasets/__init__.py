@@ -6,12 +6,12 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from pfm_jax import files
 from pfm_jax.datasets import archive, btad, elpv, folder, mtd, mvtec_ad, visa
+from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.types import Dataset, Example, InputError
 
 NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
@@ -64,25 +64,6 @@ def load(dataset: str, data_dir: Path | None, category: str, cache: Path) -> Dat
     return (btad if dataset == "btad" else folder).load(root / category)
 
 
-class Chosen(Sequence[Example]):
-    """Some examples of others, which are read when they are asked for."""
-
-    def __init__(self, examples: Sequence[Example], indices: Sequence[int]) -> None:
-        self.examples, self.indices = examples, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Chosen(self.examples, self.indices[index])
-        return self.examples[self.indices[index]]
-
-
 def hold_out(
     examples: Sequence[Example], part: float
 ) -> tuple[Sequence[Example], Sequence[Example]]:
@@ -91,7 +72,7 @@ def hold_out(
     count = math.floor(total * part + 1e-9)
     order = np.random.default_rng(SPLIT_SEED).permutation(total).tolist()
     aside, left = sorted(order[:count]), sorted(order[count:])
-    return Chosen(examples, left), Chosen(examples, aside)
+    return Lazy(examples.__getitem__, left), Lazy(examples.__getitem__, aside)
 
 
 def _root(dataset: str, data_dir: Path | None, cache: Path) -> Path:

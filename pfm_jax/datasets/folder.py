@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from pfm_jax import images
+from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.files import shown
 from pfm_jax.types import Dataset, Example, InputError
 
@@ -34,30 +35,20 @@ class Entry(NamedTuple):
     defect: str
 
 
-class Files(Sequence[Example]):
-    """Examples that are read when they are asked for."""
+def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
+    """Of files below `root`, in their order."""
 
-    def __init__(self, root: Path, entries: Sequence[Entry]) -> None:
-        self.root, self.entries = root, entries
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Files(self.root, self.entries[index])
-        image, mask, label, defect = self.entries[index]
+    def one(index: int) -> Example:
+        image, mask, label, defect = entries[index]
         return Example(
-            path=shown(image.relative_to(self.root)),
+            path=shown(image.relative_to(root)),
             image=read(image),
             mask=read(mask) if mask else None,
             label=label,
             defect=defect,
         )
+
+    return Lazy(one, range(len(entries)))
 
 
 def read(path: Path) -> bytes:
@@ -167,8 +158,8 @@ def dataset(
     """A category of these files, which are below `root`."""
     return Dataset(
         category=category,
-        train=Files(root, train),
-        test=Files(root, test),
+        train=examples(root, train),
+        test=examples(root, test),
         has_masks=has_masks,
         fingerprint=fingerprint(root, train, test),
     )

@@ -7,12 +7,12 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from PIL import Image
 
 from pfm_jax.datasets.folder import SUFFIXES, read
+from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.files import shown
 from pfm_jax.types import Example, InputError
 
@@ -23,33 +23,10 @@ integers are uint8 or uint16, other numbers from 0 to 1.
 """
 
 
-class Given(Sequence[Example]):
-    """Examples that are read or encoded when they are asked for; nothing is known of them."""
-
-    def __init__(self, items: Sequence[np.ndarray | str | Path]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return Given(self.items[index])
-        item = self.items[index]
-        if isinstance(item, np.ndarray):
-            name = f"images[{index}]"
-            return Example(name, encoded(item, name), None, 0, "good")
-        return Example(shown(Path(item)), read(Path(item)), None, 0, "good")
-
-
-def examples(images: Images) -> Given:
+def examples(images: Images) -> Sequence[Example]:
     """The images as examples. Raises InputError: none found, or an array that is no image."""
     if isinstance(images, str | Path):
-        return Given(find(images)[1])
+        return _given(find(images)[1])
     if isinstance(images, np.ndarray):
         if images.ndim == 3 and images.shape[-1] in (1, 3, 4):
             raise InputError(
@@ -60,7 +37,18 @@ def examples(images: Images) -> Given:
             raise InputError(f"images of shape {images.shape}: must be [N, H, W, C] or [N, H, W]")
     if not len(images):
         raise InputError("no images are given")
-    return Given(list(images))
+    return _given(list(images))
+
+
+def _given(items: Sequence[np.ndarray | str | Path]) -> Lazy:
+    def one(index: int) -> Example:
+        item = items[index]
+        if isinstance(item, np.ndarray):
+            name = f"images[{index}]"
+            return Example(name, encoded(item, name), None, 0, "good")
+        return Example(shown(Path(item)), read(Path(item)), None, 0, "good")
+
+    return Lazy(one, range(len(items)))
 
 
 def find(images: str | Path) -> tuple[Path, list[Path]]:

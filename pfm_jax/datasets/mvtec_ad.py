@@ -13,7 +13,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,6 +21,7 @@ from PIL import Image
 
 from pfm_jax import images
 from pfm_jax.datasets import folder
+from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.types import Dataset, Example, InputError
 
 
@@ -63,7 +64,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self.entries}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        examples = folder.Files(self.root, self.entries[split])
+        examples = folder.examples(self.root, self.entries[split])
         for index, example in enumerate(examples):
             yield (
                 index,
@@ -102,23 +103,11 @@ def _empty_mask(example: Example) -> bytes:
         return _png(Image.new("L", image.size))
 
 
-class Records(Sequence[Example]):
-    """Examples of a prepared split, read when they are asked for."""
+def _examples(source: Sequence[dict[str, Any]]) -> Lazy:
+    """Of a prepared split."""
 
-    def __init__(self, source: Sequence[dict[str, Any]]) -> None:
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        record = self.source[range(len(self))[index]]  # an index beyond the end ends iteration
+    def one(index: int) -> Example:
+        record = source[index]
         label = int(record["label"])
         return Example(
             path=record["path"].decode(),
@@ -127,6 +116,8 @@ class Records(Sequence[Example]):
             label=label,
             defect=record["defect"].decode(),
         )
+
+    return Lazy(one, range(len(source)))
 
 
 def load(root: Path, cache: Path) -> Dataset:
@@ -147,8 +138,8 @@ def load(root: Path, cache: Path) -> Dataset:
     source = builder.as_data_source(decoders=decoders)
     return Dataset(
         category=root.name,
-        train=Records(source["train"]),
-        test=Records(source["test"]),
+        train=_examples(source["train"]),
+        test=_examples(source["test"]),
         has_masks=True,
         fingerprint=fingerprint,
     )
