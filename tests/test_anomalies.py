@@ -1,0 +1,63 @@
+"""Made-up defects: small, visible, where they are said to be, and the same for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pfm_jax import anomalies
+
+SIDE = 128
+
+
+def surface(seed: int, channels: int = 3) -> np.ndarray:
+    """A rough surface with a bright bar, uint8 `[SIDE, SIDE, 3]`."""
+    pixels = np.random.default_rng(seed).integers(90, 150, (SIDE, SIDE, channels), np.uint8)
+    pixels[48:80] += 80
+    return np.broadcast_to(pixels, (SIDE, SIDE, 3)).copy()
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+@pytest.mark.parametrize("kind", anomalies.KINDS)
+def test_a_defect_is_where_the_mask_is(kind: str, channels: int) -> None:
+    for seed in range(8):
+        image, donor = surface(seed, channels), surface(seed + 100, channels)
+        before = image.copy()
+        changed, mask = anomalies.make(kind, image, donor, np.random.default_rng(seed))
+        difference = np.abs(changed.astype(int) - image).max(-1)
+        assert (changed.dtype, changed.shape) == (np.uint8, image.shape)
+        assert mask.any() and mask.mean() < 0.05
+        assert (difference[mask] >= anomalies.VISIBLE).all()
+        assert (difference[~mask] < anomalies.VISIBLE).all()
+        assert (difference > 0).mean() < 0.08, "the rest of the image is as it was"
+        np.testing.assert_array_equal(image, before)
+        if channels == 1:
+            assert changed.std(-1).max() == 0, "grey stays grey"
+
+
+@pytest.mark.parametrize("kind", anomalies.KINDS)
+def test_the_same_seed_makes_the_same_defect(kind: str) -> None:
+    def made(seed: int) -> np.ndarray:
+        return anomalies.make(kind, surface(0), surface(1), np.random.default_rng(seed))[0]
+
+    np.testing.assert_array_equal(made(0), made(0))
+    assert (made(0) != made(1)).any()
+
+
+def test_a_plain_image_has_nothing_to_blur() -> None:
+    plain = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    changed, mask = anomalies.make("blur", plain, plain, np.random.default_rng(0))
+    assert not mask.any()
+    np.testing.assert_array_equal(changed, plain)
+
+
+def test_defects_lie_on_the_part() -> None:
+    """A part in the middle of a plain table: the defects' centres are on it or at its edge."""
+    image = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    image[40:88, 40:88] = surface(0)[:48, :48]
+    places = []
+    for seed in range(20):
+        _, mask = anomalies.make("colour", image, image, np.random.default_rng(seed))
+        places.append(np.argwhere(mask).mean(0))
+    inside = [(np.array(place) > 30).all() and (np.array(place) < 98).all() for place in places]
+    assert np.mean(inside) >= 0.9
