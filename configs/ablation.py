@@ -11,7 +11,7 @@ of the common recipe can be set: --config.base.train.steps=500
 
 from typing import Any
 
-from pfm_jax.config import Config, DataConfig, SweepConfig
+from pfm_jax.config import Config, DataConfig, ScoringConfig, SweepConfig
 from pfm_jax.types import LEVELS
 
 # Levels of cases 2 to 8, in both directions; case 1 is conv4_x in one.
@@ -62,5 +62,6 @@ def get_config() -> SweepConfig:
     for number, changes in directions_and_levels("resnet18", "resnet50", LARGE).items():
         cases[f"r18_r50_{number}"] = changes
     # The paper learns from every training image.
-    base = Config(data=DataConfig(held_out=0.0))
+    plain = ScoringConfig(smoothing=0.0, standardize=False)
+    base = Config(data=DataConfig(held_out=0.0), scoring=plain)
     return SweepConfig(name="ablation", base=base, cases=cases)

@@ -8,7 +8,7 @@ This is the schedule to compare with, not the one to use: many hours a category 
 one on the same networks is that of `mb_pfm_r18_r50`, with the names of these.
 """
 
-from pfm_jax.config import Config, DataConfig, NetworksConfig, TrainConfig
+from pfm_jax.config import Config, DataConfig, NetworksConfig, ScoringConfig, TrainConfig
 
 
 def get_config() -> Config:
@@ -27,4 +27,5 @@ def get_config() -> Config:
             weight_decay=1e-5,
             precision="float32",
         ),
+        scoring=ScoringConfig(smoothing=0.0, standardize=False),
     )

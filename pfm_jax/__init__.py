@@ -7,9 +7,10 @@ One way, a module a noun: `types`, `config`, `sharding`, `files`, `interrupts`, 
 `calibration`, `backbones`, `torch_file`, `weight_file`, `pretrained`, `images`, `anomalies`,
 `datasets`, `features`, `memory`, `tiles`, `cache`, `layers`, `mapping`, `sampling`, `train`,
 `loop`, `scoring`, `checkpoint`, `metrics`, `intervals`, `report`, `gallery`, `history`, `record`,
-`evaluate`, `group`, `run`. What comes of a run: `scorer`, `detector`, `predict`, `artifact`,
-`export`, `serve`. Many runs and what they show: `plan`, `sweep`, `engines`, `results`, `published`,
-`tables`, `plots`, `claims`, `page`, `tensorboard`. Each imports only from those before it.
+`evaluate`, `group`, `run`, `proxy`. What comes of a run: `scorer`, `detector`, `predict`,
+`artifact`, `export`, `serve`. Many runs and what they show: `plan`, `sweep`, `engines`, `results`,
+`published`, `tables`, `plots`, `claims`, `page`, `tensorboard`. Each imports only from those before
+it.
 
 After Wan, Gao, Li and Wen, "Unsupervised Image Anomaly Detection and Segmentation Based on
 Pre-trained Feature Mapping" (2022); equations and tables are cited by their numbers there.

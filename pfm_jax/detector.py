@@ -119,11 +119,11 @@ class Detector:
 
     def scorer(self) -> Scorer:
         """The same as a function of batches."""
-        cut, precision = tiles.scoring_tiles(self.config.data), self.config.scoring.precision
+        cut, config = tiles.scoring_tiles(self.config.data), self.config
 
         def score_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             found = scoring.score_images(
-                self.networks, self.heads, images, self.config.mapping, precision, cut
+                self.networks, self.heads, images, config.mapping, config.scoring, cut
             )
             return np.asarray(found.image_scores), np.asarray(found.fused)
 

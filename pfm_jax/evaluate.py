@@ -148,14 +148,16 @@ def _score(
     """
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
+    parts = (*((level,) for level in config.mapping.latent), *combinations)
     for found in scoring.score_examples(networks, heads, dataset.test, config, "scoring"):
-        means = {joined(c): np.mean([found.levels[k] for k in c], axis=0) for c in combinations}
-        for name, host in {"fused": found.fused, **found.levels, **means}.items():
-            scores[name].append(host.max((1, 2)))
+        some = {joined(c): {k: found.levels[k] for k in c} for c in parts}
+        judged = {name: scoring.fuse(levels, config.scoring) for name, levels in some.items()}
+        for name, one in {"fused": found, **judged}.items():
+            scores[name].append(np.asarray(one.image_scores))
             if dataset.has_masks:
-                maps[name].append(host)
-    stacked = {name: np.concatenate(parts) for name, parts in maps.items()}
-    return stacked, {name: np.concatenate(parts) for name, parts in scores.items()}
+                maps[name].append(np.asarray(one.fused))
+    stacked = {name: np.concatenate(batches) for name, batches in maps.items()}
+    return stacked, {name: np.concatenate(batches) for name, batches in scores.items()}
 
 
 def _measure(

@@ -50,7 +50,7 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
         networks = Networks(given["source"], given["target"], source, target)
         return outputs(
             scoring.score_images(
-                networks, given["heads"], pictures, config.mapping, config.scoring.precision, cut
+                networks, given["heads"], pictures, config.mapping, config.scoring, cut
             )
         )
 
@@ -135,7 +135,7 @@ def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -
             detector.heads,
             pictures,
             config.mapping,
-            config.scoring.precision,
+            config.scoring,
             cut,
         )
         expected, found = _stages(outputs(live)), _stages(run(pictures))

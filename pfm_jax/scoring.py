@@ -9,15 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.ndimage import gaussian_filter1d
 
 from pfm_jax import images as image_files
 from pfm_jax import mapping, sharding, tiles
-from pfm_jax.config import Config, MappingConfig
+from pfm_jax.config import Config, MappingConfig, ScoringConfig
 from pfm_jax.features import Networks, extract
 from pfm_jax.layers import operand_dtype
 from pfm_jax.mapping import FoldedHeads
 from pfm_jax.tiles import Tiles
 from pfm_jax.types import Example, InputError, ScoreMaps
+
+TINY = 1e-12
+"""The least spread of a map: one that is the same everywhere becomes zero."""
 
 
 def upsample(maps: Array, height: int, width: int) -> Array:
@@ -26,24 +30,44 @@ def upsample(maps: Array, height: int, width: int) -> Array:
     return jax.image.resize(maps, shape, "bilinear", antialias=False)
 
 
-def fuse(levels: dict[str, Array]) -> ScoreMaps:
-    """The mean of the levels' maps `[B, H, W]` (eq. 15); an image's score is its maximum."""
+@functools.partial(jax.jit, static_argnames="config")
+def fuse(levels: dict[str, Array], config: ScoringConfig) -> ScoreMaps:
+    """The mean of the levels' maps `[B, H, W]` (eq. 15), smoothed and standardised as `config`
+    says; an image's score is its maximum (eq. 9).
+    """
     fused = sum(levels.values(), jnp.float32(0)) / len(levels)
-    return ScoreMaps(levels, fused, image_scores(fused))
+    fused = smoothed(fused, config.smoothing) if config.smoothing else fused
+    fused = standardized(fused) if config.standardize else fused
+    return ScoreMaps(levels, fused, fused.max((1, 2)))
 
 
-def image_scores(maps: Array) -> Array:
-    """[B, H, W] -> [B], the maximum (eq. 9)."""
-    return maps.max((1, 2))
+def smoothed(maps: Array, sigma: float) -> Array:
+    """`[B, H, W]` under a Gaussian whose deviation is the part `sigma` of the side (SciPy's
+    `gaussian_filter`, which reflects at the edges).
+    """
+    rows, columns = (gaussian_filter1d(np.eye(n), sigma * n, 0) for n in maps.shape[1:])
+    kernels = (jnp.asarray(kernel, jnp.float32) for kernel in (rows, columns))
+    return jnp.einsum("bhw,ih,jw->bij", maps, *kernels, precision="highest")
 
 
-@functools.partial(jax.jit, static_argnames=("config", "precision", "cut"))
+def standardized(maps: Array) -> Array:
+    """Each of `[B, H, W]` minus its mean, by the root of its standard deviation.
+
+    Normal parts differ in how well they are mapped as a whole. The full deviation would take out
+    all of that, defects included, and none of it is left by the mean alone; half of its logarithm
+    did best on made-up defects (README).
+    """
+    spread = maps.std((1, 2), keepdims=True)
+    return (maps - maps.mean((1, 2), keepdims=True)) / jnp.sqrt(jnp.maximum(spread, TINY))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "scoring", "cut"))
 def score_images(
     networks: Networks,
     heads: FoldedHeads,
     images: Array,
     config: MappingConfig,
-    precision: str = "float32",
+    scoring: ScoringConfig,
     cut: Tiles | None = None,
 ) -> ScoreMaps:
     """uint8 RGB `[B, H, W, 3]` -> anomaly maps and scores: the whole of inference.
@@ -53,9 +77,10 @@ def score_images(
         heads: of `mapping.fold`.
         images: see above.
         config: of the heads.
-        precision: see `ScoringConfig`.
+        scoring: precision, and what becomes of the maps.
         cut: into which tiles; None: the networks see the whole image.
     """
+    precision = scoring.precision
     of_networks = "bfloat16" if precision == "bfloat16" else "float32"
 
     def maps_of(images: Array) -> dict[str, Array]:
@@ -63,7 +88,7 @@ def score_images(
         levels = mapping.anomaly_maps(heads, features, config, operand_dtype(precision))
         return {level: upsample(maps, *images.shape[1:3]) for level, maps in levels.items()}
 
-    return fuse(tiles.blended(maps_of, images, cut) if cut else maps_of(images))
+    return fuse(tiles.blended(maps_of, images, cut) if cut else maps_of(images), scoring)
 
 
 def score_examples(
@@ -94,13 +119,13 @@ def score_examples(
         done += count
         return real
 
-    cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
+    cut = tiles.scoring_tiles(config.data)
     batch_size, share = sharding.batch_size(image_files.BATCH_SIZE), sharding.share()
     for images, count in image_files.batches(
         examples, config.data.image_size, batch_size, what, share
     ):
         placed = sharding.spread(images)
-        found = score_images(networks, heads, placed, config.mapping, precision, cut)
+        found = score_images(networks, heads, placed, config.mapping, config.scoring, cut)
         if waiting:
             yield on_host(*waiting)
         waiting = found, count

@@ -137,8 +137,8 @@ def measure_speed(
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     for _ in range(6):
         start = time.perf_counter()
-        cut, precision = tiles.scoring_tiles(config.data), config.scoring.precision
-        scored = scoring.score_images(networks, heads, image, config.mapping, precision, cut)
+        cut = tiles.scoring_tiles(config.data)
+        scored = scoring.score_images(networks, heads, image, config.mapping, config.scoring, cut)
         scored.fused.block_until_ready()
         seconds.append(time.perf_counter() - start)
     found = {"images_per_second": 1 / float(np.median(seconds[1:]))}

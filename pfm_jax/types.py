@@ -59,11 +59,12 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScoreMaps:
-    """Anomaly scores of a batch; 0 is perfectly mapped, 4 the most that unit vectors can differ.
+    """Anomaly scores of a batch.
 
     Attributes:
-        levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input.
-        fused: `[B, H, W]`, the mean over levels (eq. 15).
+        levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is
+            perfectly mapped, 4 the most that unit vectors can differ.
+        fused: `[B, H, W]`, of the mean over levels (eq. 15); see `scoring.fuse`.
         image_scores: `[B]`, the maximum of each fused map (eq. 9).
     """
 

@@ -15,7 +15,7 @@ from tests.synthetic import make_category, make_weights
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = (
     *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
-    *("predict", "export", "serve"),
+    *("predict", "export", "serve", "proxy"),
 )
 RECIPE = "--config=configs/mb_pfm_r18_r50.py"
 

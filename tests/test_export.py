@@ -182,7 +182,7 @@ def export_outputs(detector: Detector) -> Callable[[np.ndarray], dict[str, Any]]
     config = detector.config
     return lambda images: export.outputs(
         scoring.score_images(
-            detector.networks, detector.heads, images, config.mapping, config.scoring.precision
+            detector.networks, detector.heads, images, config.mapping, config.scoring
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 
 from pfm_jax import features, mapping, pretrained, scoring, train
-from pfm_jax.config import Config, MappingConfig, NetworksConfig, TrainConfig
+from pfm_jax.config import Config, MappingConfig, NetworksConfig, ScoringConfig, TrainConfig
 from pfm_jax.types import Batch
 from tests.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights
 
 torch = pytest.importorskip("torch", reason="torch is in the extra `bench`")
 NAMES = ("resnet18", "resnet50_caffe")
+PLAIN = ScoringConfig("float32", smoothing=0.0, standardize=False)
 CONFIG = Config(
     networks=NetworksConfig(*NAMES),
     mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 20)),
@@ -62,7 +64,7 @@ def test_steps_and_maps(weights: str, networks: features.Networks) -> None:
         for level in LEVELS:
             assert float(losses[level]) == pytest.approx(expected[level], rel=2e-4)
     heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping)
+    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping, PLAIN)
     for theirs in (model, copy.deepcopy(model).tuned()):
         fused, scores = torch_pfm.score(theirs, torch.from_numpy(IMAGES))
         np.testing.assert_allclose(ours.fused, fused.numpy(), atol=2e-3)
@@ -77,7 +79,9 @@ def test_maps_of_the_same_heads(weights: str, networks: features.Networks) -> No
     state = train.init_state(CONFIG, shapes, 1)
     heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
     fused, _ = torch_pfm.score(reference(CONFIG, weights, state), torch.from_numpy(IMAGES))
-    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping)
+    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping, PLAIN)
     np.testing.assert_allclose(ours.fused, fused.numpy(), atol=1e-5)
-    half = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping, "bfloat16")
+    half = scoring.score_images(
+        networks, heads, IMAGES, CONFIG.mapping, dataclasses.replace(PLAIN, precision="bfloat16")
+    )
     assert 0 < abs(half.fused - ours.fused).max() < 0.05

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from pfm_jax import mapping, scoring, tiles
-from pfm_jax.config import DataConfig
+from pfm_jax.config import DataConfig, ScoringConfig
 from pfm_jax.features import Networks, feature_shapes
 from pfm_jax.run import load_networks
 from pfm_jax.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
+
+PLAIN = ScoringConfig("float32", smoothing=0.0, standardize=False)
 
 CUTS = [Tiles(96, 64, 16), Tiles(128, 64, 0), Tiles(512, 256, 64), Tiles(80, 64, 48)]
 
@@ -78,11 +80,11 @@ def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
         *mapping.init(mapping.make_heads(config.mapping, shapes), jax.random.key(0))
     )
     images = np.stack([texture(seed, 128) for seed in range(2)])
-    whole = scoring.score_images(networks, heads, images, config.mapping, cut=Tiles(128, 64, 0))
+    whole = scoring.score_images(networks, heads, images, config.mapping, PLAIN, Tiles(128, 64, 0))
     for (top, left), tile in zip(
         tiles.corners(Tiles(128, 64, 0)), tiles.cut(images, Tiles(128, 64, 0)), strict=True
     ):
-        alone = scoring.score_images(networks, heads, tile, config.mapping)
+        alone = scoring.score_images(networks, heads, tile, config.mapping, PLAIN)
         place = (slice(None), slice(top, top + 64), slice(left, left + 64))
         np.testing.assert_allclose(whole.fused[place], alone.fused, atol=1e-5)
     np.testing.assert_allclose(whole.image_scores, np.asarray(whole.fused).max((1, 2)))

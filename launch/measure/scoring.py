@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from launch.measure.ratios import ratios
 from pfm_jax import mapping, scoring
-from pfm_jax.config import Config
+from pfm_jax.config import Config, ScoringConfig
 from pfm_jax.group import fresh_state
 from pfm_jax.run import Sources, load_networks
 from pfm_jax.types import ScoreMaps
@@ -40,17 +41,18 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
         torch_pfm.score(compiled, torch.from_numpy(images[:1]))
     except Exception as error:
         compiled, note = tuned, f"not compiled: {type(error).__name__}"
-    precisions = {"ours": config.scoring.precision, "float32": "float32"}
+    ways = {"ours": config.scoring, "float32": replace(config.scoring, precision="float32")}
     found: dict[str, Any] = {"tuned": note}
     for batch in (8, 1):
         some, same = images[:batch], torch.from_numpy(images[:batch])
         with FlopCounterMode(display=False) as counter:
             expected = torch_pfm.score(eager, same)[1].numpy()
-        for precision in precisions.values():
-            difference = abs(ours(some, precision=precision).image_scores - expected) / expected
-            found[f"score_difference_b{batch}_{precision}"] = float(difference.max())
+        for way in ways.values():
+            plain = replace(way, smoothing=0.0, standardize=False)
+            difference = abs(ours(some, scoring=plain).image_scores - expected) / expected
+            found[f"score_difference_b{batch}_{way.precision}"] = float(difference.max())
         contenders: dict[str, Callable[[], Any]] = {
-            **{k: partial(_wait, ours, some, v) for k, v in precisions.items()},
+            **{k: partial(_wait, ours, some, v) for k, v in ways.items()},
             "eager": partial(torch_pfm.score, eager, same),
             "tuned": partial(torch_pfm.score, compiled, same),
         }
@@ -58,5 +60,5 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
     return found
 
 
-def _wait(score: Callable[..., ScoreMaps], images: np.ndarray, precision: str) -> None:
-    score(images, precision=precision).fused.block_until_ready()
+def _wait(score: Callable[..., ScoreMaps], images: np.ndarray, way: ScoringConfig) -> None:
+    score(images, scoring=way).fused.block_until_ready()

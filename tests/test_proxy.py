@@ -1,0 +1,80 @@
+"""The figure that choices are made by: of which images, and that it is the AUROC it claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from pfm_jax import anomalies, datasets, images, metrics, proxy
+from pfm_jax.config import Config
+from pfm_jax.detector import Detector
+from pfm_jax.run import Sources, load_dataset, train_categories
+from pfm_jax.types import InputError
+from tests.synthetic import make_sources, small_config
+
+KINDS = len(anomalies.KINDS)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return make_sources(tmp_path_factory.mktemp("proxy"))
+
+
+def config(held_out: float) -> Config:
+    found = small_config()
+    found.data.held_out = held_out
+    return found
+
+
+def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
+    held_out = load_dataset(config(0.5), "grid", sources).held_out
+    examples = proxy.made_up(held_out)
+    assert len(held_out) == 3 and len(examples) == 3 * proxy.ORIENTATIONS * (1 + KINDS)
+    first = examples[: 1 + KINDS]
+    normal = images.decode_image(held_out[0], 64)
+    np.testing.assert_array_equal(images.decode_image(first[0], 64), normal)
+    assert [e.defect for e in first] == ["good", *anomalies.KINDS]
+    assert [e.label for e in first] == [0, *[1] * KINDS]
+    masks = images.masks(first, 64)
+    assert not masks[0].any() and masks[1:].any((1, 2)).all()
+    for example, mask in zip(first[1:], masks[1:], strict=True):
+        difference = np.abs(images.decode_image(example, 64).astype(int) - normal).max(-1)
+        np.testing.assert_array_equal(difference >= anomalies.VISIBLE, mask)
+    assert [e.image for e in proxy.made_up(held_out)[4:9]] == [e.image for e in examples[4:9]]
+    assert len({e.path for e in examples}) == len(examples)
+    pictures = {examples[i].image for i in range(0, len(examples), 1 + KINDS)}
+    assert len(pictures) == 3 * proxy.ORIENTATIONS, "eight orientations of each, all different"
+
+
+def test_many_images_count_once_and_the_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "MOST", 20)
+    held_out = datasets.loose.examples(np.zeros((30, 16, 16), np.uint8))
+    assert len(proxy.made_up(held_out)) == 20 * (1 + KINDS)
+
+
+def test_it_is_the_auroc_of_each_kind(sources: Sources, tmp_path: Path) -> None:
+    train_categories(config(0.5), sources, "grid", tmp_path)
+    found = proxy.measure_run(tmp_path, "grid", Sources())
+    assert found == json.loads((tmp_path / "grid" / "proxy.json").read_text())
+    held_out = load_dataset(config(0.5), "grid", sources).held_out
+    examples = proxy.made_up(held_out)
+    pictures = np.stack([images.decode_image(e, 64) for e in examples])
+    scores, maps = Detector.from_run(tmp_path, "grid").score(pictures)
+    defects = np.array([e.defect for e in examples])
+    for kind in anomalies.KINDS:
+        chosen = (defects == "good") | (defects == kind)
+        expected = roc_auc_score(defects[chosen] == kind, scores[chosen])
+        assert found["kinds"][kind] == pytest.approx(expected)
+    assert found["image_auroc"] == pytest.approx(np.mean(list(found["kinds"].values())))
+    masks = images.masks(examples, 64)
+    assert found["pro_auc"] == pytest.approx(metrics.pro_auc(np.stack(maps), masks), abs=1e-4)
+
+
+def test_nothing_held_out_is_an_error(sources: Sources, tmp_path: Path) -> None:
+    train_categories(config(0.0), sources, "grid", tmp_path)
+    with pytest.raises(InputError, match="no image is held out: train with --config"):
+        proxy.measure_run(tmp_path, "grid", Sources())
