@@ -12,7 +12,7 @@ from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig
 def get_config() -> Config:
     return Config(
         name="quickstart",
-        data=DataConfig(dataset="elpv"),
+        data=DataConfig(dataset="elpv", image_size=320),
         networks=NetworksConfig(source="efficientnet_lite0", target="efficientnet_lite1"),
         mapping=MappingConfig(latent={"conv2_x": 50, "conv3_x": 100, "conv4_x": 200}),
     )

@@ -136,12 +136,12 @@ class ScoringConfig:
             has units for it. That moved no score of MVTec AD's screw by more than 0.15%.
         smoothing: standard deviation of the Gaussian that the fused map is smoothed with, as a part
             of the image's side; 0: none.
-        standardize: each map minus its own mean, divided by the root of its own standard deviation.
+        centre: take its own mean off each map.
     """
 
     precision: str = "auto"
     smoothing: float = 1 / 64
-    standardize: bool = True
+    centre: bool = True
 
     __hash__ = _by_value
 

@@ -20,9 +20,6 @@ from pfm_jax.mapping import FoldedHeads
 from pfm_jax.tiles import Tiles
 from pfm_jax.types import Example, InputError, ScoreMaps
 
-TINY = 1e-12
-"""The least spread of a map: one that is the same everywhere becomes zero."""
-
 
 def upsample(maps: Array, height: int, width: int) -> Array:
     """[B, h, w] -> [B, height, width]: torch's bilinear with `align_corners=False`."""
@@ -32,12 +29,13 @@ def upsample(maps: Array, height: int, width: int) -> Array:
 
 @functools.partial(jax.jit, static_argnames="config")
 def fuse(levels: dict[str, Array], config: ScoringConfig) -> ScoreMaps:
-    """The mean of the levels' maps `[B, H, W]` (eq. 15), smoothed and standardised as `config`
-    says; an image's score is its maximum (eq. 9).
+    """The mean of the levels' maps `[B, H, W]` (eq. 15), smoothed and centred as `config` says; an
+    image's score is its maximum (eq. 9).
     """
     fused = sum(levels.values(), jnp.float32(0)) / len(levels)
     fused = smoothed(fused, config.smoothing) if config.smoothing else fused
-    fused = standardized(fused) if config.standardize else fused
+    if config.centre:  # normal parts differ in how well they are mapped as a whole
+        fused -= fused.mean((1, 2), keepdims=True)
     return ScoreMaps(levels, fused, fused.max((1, 2)))
 
 
@@ -48,17 +46,6 @@ def smoothed(maps: Array, sigma: float) -> Array:
     rows, columns = (gaussian_filter1d(np.eye(n), sigma * n, 0) for n in maps.shape[1:])
     kernels = (jnp.asarray(kernel, jnp.float32) for kernel in (rows, columns))
     return jnp.einsum("bhw,ih,jw->bij", maps, *kernels, precision="highest")
-
-
-def standardized(maps: Array) -> Array:
-    """Each of `[B, H, W]` minus its mean, by the root of its standard deviation.
-
-    Normal parts differ in how well they are mapped as a whole. The full deviation would take out
-    all of that, defects included, and none of it is left by the mean alone; half of its logarithm
-    did best on made-up defects (README).
-    """
-    spread = maps.std((1, 2), keepdims=True)
-    return (maps - maps.mean((1, 2), keepdims=True)) / jnp.sqrt(jnp.maximum(spread, TINY))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "scoring", "cut"))
