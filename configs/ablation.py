@@ -62,6 +62,6 @@ def get_config() -> SweepConfig:
     for number, changes in directions_and_levels("resnet18", "resnet50", LARGE).items():
         cases[f"r18_r50_{number}"] = changes
     # The paper learns from every training image.
-    plain = ScoringConfig(smoothing=0.0, centre=False)
+    plain = ScoringConfig(smoothing=0.0, relative=False)
     base = Config(data=DataConfig(held_out=0.0), scoring=plain)
     return SweepConfig(name="ablation", base=base, cases=cases)

@@ -27,5 +27,5 @@ def get_config() -> Config:
             weight_decay=1e-5,
             precision="float32",
         ),
-        scoring=ScoringConfig(smoothing=0.0, centre=False),
+        scoring=ScoringConfig(smoothing=0.0, relative=False),
     )

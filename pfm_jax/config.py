@@ -136,12 +136,12 @@ class ScoringConfig:
             has units for it. That moved no score of MVTec AD's screw by more than 0.15%.
         smoothing: standard deviation of the Gaussian that the fused map is smoothed with, as a part
             of the image's side; 0: none.
-        centre: take its own mean off each map.
+        relative: divide each map by the root of its own mean.
     """
 
     precision: str = "auto"
     smoothing: float = 1 / 64
-    centre: bool = True
+    relative: bool = True
 
     __hash__ = _by_value
 

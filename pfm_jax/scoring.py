@@ -20,6 +20,9 @@ from pfm_jax.mapping import FoldedHeads
 from pfm_jax.tiles import Tiles
 from pfm_jax.types import Example, InputError, ScoreMaps
 
+TINY = 1e-12
+"""The least mean of a map that it is divided by the root of."""
+
 
 def upsample(maps: Array, height: int, width: int) -> Array:
     """[B, h, w] -> [B, height, width]: torch's bilinear with `align_corners=False`."""
@@ -29,13 +32,15 @@ def upsample(maps: Array, height: int, width: int) -> Array:
 
 @functools.partial(jax.jit, static_argnames="config")
 def fuse(levels: dict[str, Array], config: ScoringConfig) -> ScoreMaps:
-    """The mean of the levels' maps `[B, H, W]` (eq. 15), smoothed and centred as `config` says; an
-    image's score is its maximum (eq. 9).
+    """The mean of the levels' maps `[B, H, W]` (eq. 15), smoothed and made relative as `config`
+    says; an image's score is its maximum (eq. 9).
     """
     fused = sum(levels.values(), jnp.float32(0)) / len(levels)
     fused = smoothed(fused, config.smoothing) if config.smoothing else fused
-    if config.centre:  # normal parts differ in how well they are mapped as a whole
-        fused -= fused.mean((1, 2), keepdims=True)
+    if config.relative:
+        # Normal parts differ in how well they are mapped as a whole. The mean itself, taken off or
+        # divided by, would hide a defect that covers the image; its root lets half of it through.
+        fused /= jnp.sqrt(jnp.maximum(fused.mean((1, 2), keepdims=True), TINY))
     return ScoreMaps(levels, fused, fused.max((1, 2)))
 
 

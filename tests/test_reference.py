@@ -18,7 +18,7 @@ from tests.synthetic import LEVELS, make_weights
 
 torch = pytest.importorskip("torch", reason="torch is in the extra `bench`")
 NAMES = ("resnet18", "resnet50_caffe")
-PLAIN = ScoringConfig("float32", smoothing=0.0, centre=False)
+PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)
 CONFIG = Config(
     networks=NetworksConfig(*NAMES),
     mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 20)),

@@ -229,7 +229,7 @@ def get_config() -> Config:
         data=DataConfig(image_size=64),
         networks=NetworksConfig(source="resnet34", target="vgg16"),
         mapping=MappingConfig(latent={"conv3_x": 16, "conv4_x": 16}),
-        train=TrainConfig(steps=20),
+        train=TrainConfig(steps=60),
     )
 """
 
@@ -258,7 +258,7 @@ def test_a_new_pair_of_networks_is_one_config_file(sources: Sources, tmp_path: P
         with Image.open(gallery / f"{index}.png") as strip:
             assert strip.size == (4 * 64, 64)
     steps = [line["step"] for line in history.read(tmp_path / "runs" / "tile")]
-    assert steps == [20]
+    assert steps == [25, 50, 60]
 
 
 def test_real_leather_by_real_networks(real_data: Path, real_weights: Path, tmp_path: Path) -> None:

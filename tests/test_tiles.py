@@ -16,7 +16,7 @@ from pfm_jax.run import load_networks
 from pfm_jax.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
 
-PLAIN = ScoringConfig("float32", smoothing=0.0, centre=False)
+PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)
 
 CUTS = [Tiles(96, 64, 16), Tiles(128, 64, 0), Tiles(512, 256, 64), Tiles(80, 64, 48)]
 

@@ -48,7 +48,7 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
         with FlopCounterMode(display=False) as counter:
             expected = torch_pfm.score(eager, same)[1].numpy()
         for way in ways.values():
-            plain = replace(way, smoothing=0.0, centre=False)
+            plain = replace(way, smoothing=0.0, relative=False)
             difference = abs(ours(some, scoring=plain).image_scores - expected) / expected
             found[f"score_difference_b{batch}_{way.precision}"] = float(difference.max())
         contenders: dict[str, Callable[[], Any]] = {
