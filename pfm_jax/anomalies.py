@@ -63,9 +63,10 @@ def _centre(image: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A soft-edged region, float32 `[H, W]` in [0, 1]: 2 to 9% of the side in radius."""
+    """A soft-edged region, float32 `[H, W]` in [0, 1]: 2 to 30% of the side in radius, small ones
+    as often as large ones."""
     row, column = _centre(image, rng)
-    radius = rng.uniform(0.02, 0.09) * image.shape[0]
+    radius = 0.02 * 15 ** rng.random() * image.shape[0]
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     radii = radius * rng.uniform(0.5, 1.2, 12)
     stretch = rng.uniform(0.4, 1.0)
@@ -76,10 +77,11 @@ def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _line(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crooked line, float32 `[H, W]` in [0, 1]: 6 to 25% of the side in length."""
+    """A crooked line, float32 `[H, W]` in [0, 1]: 6 to 60% of the side in length, short ones
+    as often as long ones."""
     row, column = _centre(image, rng)
     steps, turn = 6, rng.uniform(0, 2 * np.pi)
-    length = rng.uniform(0.06, 0.25) * image.shape[0] / steps
+    length = 0.06 * 10 ** rng.random() * image.shape[0] / steps
     turns = turn + np.cumsum(rng.normal(0, 0.35, steps))
     xs = column + np.concatenate([[0], np.cumsum(length * np.cos(turns))])
     ys = row + np.concatenate([[0], np.cumsum(length * np.sin(turns))])
