@@ -13,6 +13,8 @@ def get_config() -> Config:
     return Config(
         name="quickstart",
         data=DataConfig(dataset="elpv", image_size=320),
-        networks=NetworksConfig(source="efficientnet_lite0", target="efficientnet_lite1"),
+        networks=NetworksConfig(
+            source="efficientnet_lite0", target="efficientnet_lite1", neighbourhood=3
+        ),
         mapping=MappingConfig(latent={"conv2_x": 50, "conv3_x": 100, "conv4_x": 200}),
     )

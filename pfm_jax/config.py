@@ -53,12 +53,15 @@ class NetworksConfig:
         source, target: names in `backbones.NAMES`.
         pretrained: on ImageNet; else their weights are random (the control of Table VII, case 9).
         seed: of random weights.
+        neighbourhood: features are averaged over so many positions a side, an odd number; 1: not.
+            It suits surfaces, and costs parts whose defects are as small as a position.
     """
 
     source: str = "resnet34"
     target: str = "resnet50"
     pretrained: bool = True
     seed: int = 0
+    neighbourhood: int = 1
 
     __hash__ = _by_value
 
@@ -199,6 +202,8 @@ def validate(config: Config) -> None:
     mapping, train, check = config.mapping, config.train, _check
     for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
         check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
+    around = config.networks.neighbourhood
+    check(around > 0 and around % 2 == 1, "networks.neighbourhood", around, "odd and positive")
     _validate_data(config.data)
     check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
     check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")

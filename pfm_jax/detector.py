@@ -189,7 +189,8 @@ class Detector:
         source, target = map(backbones.get, about["networks"])
         like = tree(*_shapes(source, target, config))
         held = jax.device_put(array_file.filled(like, arrays, Path(path)))
-        networks = Networks(held["source"], held["target"], source, target)
+        around = config.networks.neighbourhood
+        networks = Networks(held["source"], held["target"], source, target, around)
         return cls(networks, held["heads"], config, normal_scores, about["origin"])
 
     @classmethod

@@ -17,7 +17,6 @@ from pfm_jax import array_file, artifact, files, images, scoring, tiles
 from pfm_jax.artifact import Artifact
 from pfm_jax.calibration import Threshold
 from pfm_jax.detector import Detector, tree
-from pfm_jax.features import Networks
 from pfm_jax.types import Example, InputError, ScoreMaps
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,8 +37,8 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
 
     Products have the precision that the detector's have on this machine.
     """
-    source, target = detector.networks.source_backbone, detector.networks.target_backbone
-    held = tree(detector.networks, detector.heads)
+    frozen = detector.networks
+    held = tree(frozen, detector.heads)
     leaves, structure = jax.tree.flatten(held)
     config, cut = detector.config, tiles.scoring_tiles(detector.config.data)
     (batch,) = export.symbolic_shape("b")
@@ -47,7 +46,7 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
 
     def run(weights: list[Array], pictures: Array) -> dict[str, Any]:
         given = jax.tree.unflatten(structure, weights)
-        networks = Networks(given["source"], given["target"], source, target)
+        networks = dataclasses.replace(frozen, source=given["source"], target=given["target"])
         return outputs(
             scoring.score_images(
                 networks, given["heads"], pictures, config.mapping, config.scoring, cut

@@ -56,7 +56,8 @@ def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str,
     else:
         keys = jax.random.split(jax.random.key(config.networks.seed))
         loaded = [pretrained.random(name, key) for name, key in zip(names, keys, strict=True)]
-    return features.pair(*loaded), {w.backbone.name: w.fingerprint for w in loaded}
+    networks = features.pair(loaded[0], loaded[1], config.networks.neighbourhood)
+    return networks, {w.backbone.name: w.fingerprint for w in loaded}
 
 
 def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:

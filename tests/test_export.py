@@ -19,6 +19,7 @@ from PIL import Image
 
 from pfm_jax import artifact, export, scoring
 from pfm_jax.calibration import Threshold
+from pfm_jax.config import replaced
 from pfm_jax.datasets.loose import examples
 from pfm_jax.detector import Detector
 from pfm_jax.types import InputError
@@ -198,3 +199,19 @@ def test_tiles_are_exported(detector: Detector, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     np.testing.assert_allclose(maps, expected_maps, atol=1e-5)
     assert maps.shape == (3, 128, 128)
+
+
+def test_averaged_features_are_kept_and_exported(detector: Detector, tmp_path: Path) -> None:
+    networks = dataclasses.replace(detector.networks, neighbourhood=3)
+    config = replaced(detector.config, {"networks.neighbourhood": 3})
+    other = dataclasses.replace(detector, networks=networks, config=config)
+    images = np.stack([texture(seed) for seed in range(3)])
+    scores, _ = other.score(images)
+    assert (scores != detector.score(images)[0]).all()
+    other.save(tmp_path / "other.detector")
+    np.testing.assert_array_equal(
+        Detector.load(tmp_path / "other.detector").score(images)[0], scores
+    )
+    export.write(other, THRESHOLD, examples(IMAGES), tmp_path / "other.pfm")
+    found, _ = artifact.load(tmp_path / "other.pfm").score(images)
+    np.testing.assert_allclose(found, scores, atol=1e-5)
