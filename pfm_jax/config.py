@@ -249,15 +249,26 @@ def _validate_data(data: DataConfig) -> None:
     _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
 
 
+PARTS = {
+    "data": DataConfig,
+    "networks": NetworksConfig,
+    "mapping": MappingConfig,
+    "train": TrainConfig,
+    "scoring": ScoringConfig,
+}
+
+
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `dataclasses.asdict`, also after a passage through JSON."""
-    mapping = {**values["mapping"], "directions": tuple(values["mapping"]["directions"])}
-    return Config(
-        name=values["name"],
-        seed=values["seed"],
-        data=DataConfig(**values["data"]),
-        networks=NetworksConfig(**values["networks"]),
-        mapping=MappingConfig(**mapping),
-        train=TrainConfig(**values["train"]),
-        scoring=ScoringConfig(**values["scoring"]),
-    )
+    """The inverse of `dataclasses.asdict`, also after a passage through JSON.
+
+    Raises:
+        KeyError: a field is missing or unknown; the values are of another version.
+    """
+    parts = {}
+    for name, kind in PARTS.items():
+        if set(values[name]) != {field.name for field in dataclasses.fields(kind)}:
+            raise KeyError(name)
+        parts[name] = kind(**values[name])
+    config = Config(name=values["name"], seed=values["seed"], **parts)
+    config.mapping.directions = tuple(config.mapping.directions)
+    return config

@@ -185,7 +185,10 @@ class Detector:
     def load(cls, path: str | Path) -> Detector:
         """The inverse of `save`. Raises InputError: no detector, or a damaged one."""
         arrays, about = array_file.read(Path(path))
-        config, normal_scores = from_dict(about["config"]), arrays.pop("normal_scores")
+        try:
+            config, normal_scores = from_dict(about["config"]), arrays.pop("normal_scores")
+        except KeyError as error:
+            raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
         source, target = map(backbones.get, about["networks"])
         like = tree(*_shapes(source, target, config))
         held = jax.device_put(array_file.filled(like, arrays, Path(path)))

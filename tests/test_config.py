@@ -91,3 +91,10 @@ def test_bad_fields_are_named(place: str, value: object) -> None:
 def test_misspelt_field_is_an_error() -> None:
     with pytest.raises(AttributeError):
         Config().train.stepz = 3
+
+
+def test_a_recipe_of_another_version_is_not_completed() -> None:
+    values = dataclasses.asdict(Config())
+    for changed in ({"precision": "auto"}, {**values["scoring"], "colour": "red"}):
+        with pytest.raises(KeyError, match="scoring"):
+            from_dict({**values, "scoring": changed})

@@ -13,7 +13,7 @@ import safetensors.numpy
 from PIL import Image
 
 import pfm_jax
-from pfm_jax import scoring
+from pfm_jax import array_file, scoring
 from pfm_jax.config import Config
 from pfm_jax.detector import Detector
 from pfm_jax.run import Sources, train_categories
@@ -206,3 +206,12 @@ def test_a_score_that_is_not_finite_names_the_image(detector: Detector) -> None:
     heads["conv3_x"]["forward"] = [(kernel * np.nan, bias), *heads["conv3_x"]["forward"][1:]]
     with pytest.raises(InputError, match=r"images\[0\]: its score is not finite"):
         dataclasses.replace(detector, heads=heads).score(texture(0)[None])
+
+
+def test_a_detector_of_another_version(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "old.detector"
+    with_more = dataclasses.asdict(detector.config) | {"scoring": {"precision": "auto"}}
+    about = {"config": with_more, "networks": ("resnet18", "resnet18_caffe"), "origin": {}}
+    array_file.write(path, {"normal_scores": detector.normal_scores}, about)
+    with pytest.raises(InputError, match=r"old\.detector: of another version of pfm_jax; make it"):
+        Detector.load(path)

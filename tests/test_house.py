@@ -42,7 +42,7 @@ ORDER = (
 )
 # Lines at most; a family of networks, or a data set, has a file of its own.
 LINES = {
-    **{"types": 130, "config": 270, "files": 120, "torch_file": 180, "weight_file": 140},
+    **{"types": 130, "config": 280, "files": 120, "torch_file": 180, "weight_file": 140},
     **{"pretrained": 180, "features": 110, "memory": 60, "cache": 180, "mapping": 200},
     **{"layers": 150},
     **{"sampling": 160, "train": 160, "loop": 250, "scoring": 150, "checkpoint": 200},
