@@ -21,7 +21,7 @@ from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.datasets.loose import encoded
 from pfm_jax.features import Networks
 from pfm_jax.mapping import FoldedHeads
-from pfm_jax.run import Sources, load_dataset, restore
+from pfm_jax.run import Sources, dataset_of, restore
 from pfm_jax.types import Example, InputError
 
 MOST = 64
@@ -94,11 +94,10 @@ def measure_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any
     """That of a trained run; also written to `proxy.json` in its folder.
 
     Raises:
-        InputError: no such run, or without held-out images.
+        InputError: no such run, without held-out images, or with other data than it had.
     """
     state, old, networks = restore(workdir, category, sources)
-    places = Sources(sources.data_dir or old.data_dir).resolved()
-    held_out = load_dataset(old.config, category, places).held_out
+    held_out = dataset_of(old, sources, workdir / category).held_out
     heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
     found = measure(networks, heads, held_out, old.config)
     files.write(workdir / category / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())

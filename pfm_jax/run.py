@@ -187,6 +187,16 @@ def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Exam
     return load_dataset(old.config, category, places.resolved()).test
 
 
+def dataset_of(old: Provenance, sources: Sources, folder: Path) -> Dataset:
+    """What the run in `folder` is made from, where it is now or was. Raises InputError if it
+    differs.
+    """
+    places = Sources(sources.data_dir or old.data_dir)
+    dataset = load_dataset(old.config, old.category, places.resolved())
+    check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
+    return dataset
+
+
 def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
     """The metrics of a trained run again, from its checkpoint; see `evaluate`.
 
@@ -199,9 +209,8 @@ def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[st
         InputError: no such run, or other data or weights than it was trained with.
     """
     state, old, networks = restore(workdir, category, sources)
-    folder, places = workdir / category, Sources(sources.data_dir or old.data_dir)
-    dataset = load_dataset(old.config, category, places.resolved())
-    check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
+    folder = workdir / category
+    dataset = dataset_of(old, sources, folder)
     total = total_steps(old.config, old.num_images)
     if state.step < total:
         log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)

@@ -46,7 +46,7 @@ LINES = {
     **{"pretrained": 180, "features": 110, "memory": 60, "cache": 180, "mapping": 200},
     **{"layers": 150},
     **{"sampling": 160, "train": 160, "loop": 250, "scoring": 150, "checkpoint": 200},
-    **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 215},
+    **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 220},
     **{"intervals": 110, "history": 60, "plan": 170, "sweep": 190, "engines": 120, "results": 170},
     **{
         "published": 140,
