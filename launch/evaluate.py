@@ -3,24 +3,18 @@
 python -m launch.evaluate --workdir=DIR --category=screw
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from launch import cli
+from launch import cli, run_flags
 from pfm_jax import report
-from pfm_jax.run import Sources, evaluate_category
+from pfm_jax.run import evaluate_category
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
-CATEGORY = flags.DEFINE_string("category", None, "The run's category.", required=True)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data is, if it has moved.")
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where the weights are, if they moved.")
+flags.adopt_module_key_flags(run_flags)
 
 
 def main() -> None:
-    sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
-    results = evaluate_category(Path(WORKDIR.value), CATEGORY.value, sources)
-    print(report.table({CATEGORY.value: results}))
+    workdir, category, sources = run_flags.run()
+    print(report.table({category: evaluate_category(workdir, category, sources)}))
 
 
 if __name__ == "__main__":
