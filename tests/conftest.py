@@ -18,7 +18,7 @@ def _folder(variable: str, place: str) -> Path:
     return Path(place)
 
 
-WEIGHTS = os.environ.pop("PFM_JAX_WEIGHTS", "")  # no test may find them by chance
+WEIGHTS = os.environ.get("PFM_JAX_WEIGHTS", "")
 
 
 @pytest.fixture
@@ -34,9 +34,16 @@ def real_weights() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_weights_by_chance() -> None:
+    os.environ.pop("PFM_JAX_WEIGHTS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Programs that several tests, or the commands that they launch, compile are compiled once."""
-    place = str(tmp_path_factory.mktemp("compiled"))
+    base = tmp_path_factory.getbasetemp()
+    several = "PYTEST_XDIST_WORKER" in os.environ  # processes, each with a folder in one
+    place = str((base.parent if several else base) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = place
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", place)
