@@ -1,34 +1,29 @@
 """Defects made up on normal images, to choose by what has to do without test images.
 
-Five kinds (`KINDS`), each in a small region of random shape whose place is drawn where the image
-has contrast, so that it lies on the part and not beside it. What a kind can't change (a blur of a
-plain surface) is drawn again elsewhere.
+Five kinds (`KINDS`), specks to large areas, barely visible to plain, on the part and not beside it.
+What a kind can't change (a blur of a plain surface) is drawn again elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage
 
 KINDS = ("cut_paste", "texture", "blur", "scratch", "colour")
 
-VISIBLE = 8
+VISIBLE = 5
 """Grey levels by which a pixel of a defect differs at least."""
 
-LEAST = 2e-4
-"""The part of the image's pixels that are visibly changed at least, if any try gives so many."""
+LEAST = 4e-4
+"""The part of the image's pixels that are clearly changed at least, if any try gives so many."""
 
 TRIES = 20
+Array = np.ndarray
+Rng = np.random.Generator
 
-Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
-"""An image and a donor `[H, W, 3]` -> the image as it would be if all of it were changed."""
 
-
-def make(
-    kind: str, image: np.ndarray, donor: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def make(kind: str, image: Array, donor: Array, rng: Rng) -> tuple[Array, Array]:
     """A defect on a normal image.
 
     Args:
@@ -41,96 +36,115 @@ def make(
         The image with the defect, uint8 `[H, W, 3]`, and where it differs visibly, bool `[H, W]`.
     """
     best, most = (image, np.zeros(image.shape[:2], bool)), -1
+    # What a surface does by itself hides a defect: only what exceeds that is noticed.
+    hidden = VISIBLE + _low(np.abs(image - _low(image, 0.03))[..., 1], 0.06)
+    add = _tinted if kind in ("scratch", "colour") else _replaced
     for _ in range(TRIES):
-        alpha = rng.uniform(0.4, 1) * (_line if kind == "scratch" else _blob)(image, rng)[..., None]
-        changed = CHANGES[kind](image, donor, rng).astype(np.float32)
-        mixed = (image + alpha * (changed - image)).round().clip(0, 255).astype(np.uint8)
-        mask = np.abs(mixed.astype(int) - image).max(-1) >= VISIBLE
-        if mask.sum() > most:
-            best, most = (mixed, mask), int(mask.sum())
-        if most >= LEAST * mask.size:
+        mixed = (image + add(kind, image, donor, hidden, rng)).round().clip(0, 255).astype(np.uint8)
+        difference = np.abs(mixed.astype(np.int16) - image).max(-1)
+        if (clear := int((difference >= hidden).sum())) > most:
+            best, most = (mixed, difference >= VISIBLE), clear
+        if most >= LEAST * hidden.size:
             break
     return best
 
 
-def _centre(image: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-    """Row and column, likelier where the image differs from a blurred one."""
-    grey = Image.fromarray(image).convert("L")
-    blurred = grey.filter(ImageFilter.GaussianBlur(4))
-    contrast = np.abs(np.asarray(grey, np.float32) - np.asarray(blurred, np.float32))
-    weight = contrast.astype(np.float64).ravel() + 1e-3
-    return divmod(int(rng.choice(weight.size, p=weight / weight.sum())), image.shape[1])
+def _tinted(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) -> Array:
+    """What a stain, a scratch, a dent or a bump adds to the image, float32 `[H, W, 3]`."""
+    place, lit, turn = _place(image, rng), rng.random() < 0.3, rng.uniform(0, 2 * np.pi)
+    shape = _lines(image, place, rng) if kind == "scratch" else _blob(image, place, 0.01, rng)
+    if lit:  # Its slopes in light from one side: bright here, dark there.
+        down, right = np.gradient(shape, axis=(0, 1))
+        shape = np.cos(turn) * right + np.sin(turn) * down
+        shape /= max(np.abs(shape).max(), 1e-6)
+    # It ends where the material does: at what is brighter or darker than its own place.
+    low, here = _low(image, 0.02)[..., 1], (int(place.imag), int(place.real))
+    material = np.exp(-(((low - low[here]) / (1.5 * low.std() + 1)) ** 2))
+    # Most are dark. Only stains have another hue, and none in a grey image.
+    hue = (0.3 if kind == "colour" and not lit else 0.05) * (image != image[..., :1]).any()
+    tint = rng.choice([-1, 1], p=[0.65, 0.35]) + rng.normal(0, hue, 3)
+    tint *= min(10 ** rng.random() * hidden[here], 100) / np.abs(tint).max()
+    return np.asarray(shape * material[..., None] * tint, np.float32)
 
 
-def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A soft-edged region, float32 `[H, W]` in [0, 1]: 2 to 30% of the side in radius, small ones
-    as often as large ones."""
-    row, column = _centre(image, rng)
-    radius = 0.02 * 15 ** rng.random() * image.shape[0]
-    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    radii = radius * rng.uniform(0.5, 1.2, 12)
-    stretch = rng.uniform(0.4, 1.0)
-    points = np.stack([radii * np.cos(angles), stretch * radii * np.sin(angles)], 1)
-    turn = rng.uniform(0, np.pi)
-    points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return _drawn(image, lambda pen: pen.polygon([(column + x, row + y) for x, y in points], 255))
+def _replaced(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) -> Array:
+    """What smears, other structure or a distortion add to the image, float32 `[H, W, 3]`."""
+    side, place, grid = min(hidden.shape), _place(image, rng), _grid(image)
+    if kind == "blur":
+        blur = ImageFilter.GaussianBlur(tuple(0.5 + 0.003 * 7 ** rng.random(2) * side))
+        other = np.asarray(Image.fromarray(image).filter(blur), np.float32)
+    elif kind == "texture" and rng.random() < 0.5:
+        part = 0.03 * 5 ** rng.random()
+        bent = _noise(image, part, rng) + 1j * _noise(image, part, rng)
+        other = _sampled(image, grid + rng.uniform(0.15, 0.5) * part * side * bent)
+    else:
+        zoom = 2 ** rng.uniform(-1.2, 1.2) * np.exp(1j * np.pi * rng.uniform(-1, 1) ** 3)
+        source, fitted = (donor, rng.random()) if kind == "cut_paste" else (image, 1)
+        other = _sampled(source, _place(source, rng) + (grid - place) * zoom)
+        # With the coarse brightness of the place, wholly or in part, no edge shows.
+        other += fitted * (_low(image, 0.08) - _low(other.astype(np.uint8), 0.08))
+    return np.asarray(rng.uniform(0.7, 1) * _blob(image, place, 0.045, rng) * (other - image))
 
 
-def _line(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crooked line, float32 `[H, W]` in [0, 1]: 6 to 60% of the side in length, short ones
-    as often as long ones."""
-    row, column = _centre(image, rng)
-    steps, turn = 6, rng.uniform(0, 2 * np.pi)
-    length = 0.06 * 10 ** rng.random() * image.shape[0] / steps
-    turns = turn + np.cumsum(rng.normal(0, 0.35, steps))
-    xs = column + np.concatenate([[0], np.cumsum(length * np.cos(turns))])
-    ys = row + np.concatenate([[0], np.cumsum(length * np.sin(turns))])
-    width = int(rng.integers(1, 3))
-    return _drawn(image, lambda pen: pen.line(list(zip(xs, ys, strict=True)), 255, width))
+def _grid(image: Array) -> Array:
+    return np.arange(image.shape[1]) + 1j * np.arange(image.shape[0])[:, None]
 
 
-def _drawn(image: np.ndarray, draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
-    canvas = Image.new("L", (image.shape[1], image.shape[0]))
-    draw(ImageDraw.Draw(canvas))
-    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
+def _sampled(image: Array, grid: Array) -> Array:
+    """The image at these places, mirrored beyond its border, float32."""
+    at = [grid.real, grid.imag]
+    return np.stack([ndimage.map_coordinates(c, at, np.float32, 1, "mirror") for c in image.T], -1)
 
 
-def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.roll(image, rng.integers(0, image.shape[0], 2), (0, 1))
+def _low(image: Array, part: float) -> Array:
+    """The image without structure smaller than this part of its side, float32."""
+    size = [max(2, round(n / part / min(image.shape[:2]))) for n in image.shape[1::-1]]
+    small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    return np.asarray(small.resize(image.shape[1::-1], Image.Resampling.BICUBIC), np.float32)
 
 
-def _cut_paste(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _shifted(donor, rng)
+def _noise(image: Array, part: float, rng: Rng) -> Array:
+    """Smooth noise with lumps of this part of the side, float32 `[H, W]`."""
+    noise = _low(rng.standard_normal(image.shape[:2], np.float32), part)
+    return np.asarray(noise / noise.std())
 
 
-def _texture(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The image itself, turned, moved and at another scale."""
-    factor = rng.choice([0.5, 0.7, 1.5, 2.0])
-    size = [round(factor * side) for side in image.shape[1::-1]]
-    turned = np.rot90(np.asarray(Image.fromarray(image).resize(size)), int(rng.integers(1, 4)))
-    repeats = [-(-want // have) for want, have in zip(image.shape, turned.shape, strict=True)]
-    return _shifted(np.tile(turned, repeats)[: image.shape[0], : image.shape[1]], rng)
+def _place(image: Array, rng: Rng) -> complex:
+    """Column + i row, likelier where the image is unlike its border or its surroundings."""
+    coarse = np.asarray(Image.fromarray(image).convert("L").resize((64, 64)), np.float64)
+    border = np.median(np.concatenate([coarse[[0, -1]], coarse[:, [0, -1]].T]))
+    unlike = np.abs(coarse - border) + np.abs(coarse - ndimage.gaussian_filter(coarse, 3))
+    weight = unlike.ravel() ** 2 + 0.005 * unlike.max() ** 2 + 1e-6
+    cell = divmod(int(rng.choice(weight.size, p=weight / weight.sum())), 64)
+    return complex(*(np.array(cell[::-1]) + rng.random(2)) / 64 * image.shape[1::-1])
 
 
-def _blur(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    radius = rng.uniform(0.006, 0.016) * image.shape[0]
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+def _blob(image: Array, place: complex, least: float, rng: Rng) -> Array:
+    """A region, float32 `[H, W, 1]` in [0, 1]: `least` to 25% of the side in radius, small ones as
+    often as large ones, compact to torn, its edge a fifth of the radius wide to more than all."""
+    radius, stretch = least * (0.25 / least) ** rng.random(), rng.uniform(1, 1.7)
+    unit = radius * min(image.shape[:2]) * np.exp(1j * rng.uniform(0, np.pi))
+    offset = (_grid(image) - place) / unit
+    distance = np.hypot(offset.real / stretch, offset.imag * stretch)
+    rough = rng.uniform(0.1, 0.4) * (distance < 1.6)  # Without specks far from it.
+    distance += rough * (_noise(image, radius, rng) + _noise(image, radius / 3, rng))
+    shape = ((1 - distance) / (0.2 * 7 ** rng.random())).clip(0, 1).astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(shape, 0.5 + 0.001 * min(shape.shape)))[..., None]
 
 
-def _scratch(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image + rng.choice([-1, 1]) * rng.uniform(25, 90)
-
-
-def _colour(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    grey = image.std(-1).max() == 0
-    shift = rng.uniform(-60, 60, 1 if grey else 3)
-    return image + shift + 2 * VISIBLE * np.sign(shift)
-
-
-CHANGES: dict[str, Change] = {
-    "cut_paste": _cut_paste,
-    "texture": _texture,
-    "blur": _blur,
-    "scratch": _scratch,
-    "colour": _colour,
-}
+def _lines(image: Array, place: complex, rng: Rng) -> Array:
+    """One to four crooked lines side by side, float32 `[H, W, 1]` in [0, 1]: 4 to 50% of the side
+    in length, hairlines to broad ones, fading towards their ends and worn here and there."""
+    side, turn, crooked = min(image.shape[:2]), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
+    length, width = 0.04 * 12 ** rng.random() * side, 0.003 * 6 ** rng.random() * side
+    canvas = Image.new("L", image.shape[1::-1])
+    for _ in range(rng.choice([1, 2, 4], p=[0.7, 0.2, 0.1])):
+        steps = np.exp(1j * (turn + np.cumsum(rng.normal(0, crooked, 20)))) * length / 20
+        path = place + np.cumsum(steps) - steps[:10].sum()
+        for i, fade in enumerate(np.sin(np.linspace(0.3, 2.8, 19))):
+            ends = [(p.real, p.imag) for p in path[i : i + 2]]
+            ImageDraw.Draw(canvas).line(ends, round(255 * fade), max(1, round(width)))
+        place += complex(*rng.normal(0, 0.2 * length, 2))
+    drawn = ndimage.gaussian_filter(np.asarray(canvas, float), 0.5 + rng.uniform(0.1, 0.4) * width)
+    worn = (1 + rng.uniform(0, 0.6) * _noise(image, 0.04, rng)).clip(0, 1)
+    return np.asarray(drawn / max(drawn.max(), 1) * worn, np.float32)[..., None]

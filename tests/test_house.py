@@ -59,7 +59,7 @@ LINES = {
     **{
         "calibration": 90,
         "images": 220,
-        "anomalies": 140,
+        "anomalies": 150,
         "tiles": 120,
         "gallery": 70,
         "scorer": 60,
