@@ -1,4 +1,4 @@
-"""Made-up defects: small, visible, where they are said to be, and the same for the same seed."""
+"""Made-up defects: visible, where they are said to be, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -61,3 +61,16 @@ def test_defects_lie_on_the_part() -> None:
         places.append(np.argwhere(mask).mean(0))
     inside = [(np.array(place) > 30).all() and (np.array(place) < 98).all() for place in places]
     assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["scratch", "colour"])
+def test_defects_are_faint_to_plain_and_small_to_large(kind: str) -> None:
+    plain = np.full((256, 192, 3), 120, np.uint8)
+    peaks, areas = [], []
+    for seed in range(40):
+        changed, mask = anomalies.make(kind, plain, plain, np.random.default_rng(seed))
+        difference = np.abs(changed.astype(int) - plain).max(-1)
+        peaks.append(difference.max())
+        areas.append(mask.mean())
+    assert min(peaks) < 2 * anomalies.VISIBLE and max(peaks) > 6 * anomalies.VISIBLE
+    assert max(areas) > 10 * min(areas)
