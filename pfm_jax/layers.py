@@ -24,7 +24,7 @@ def operand_dtype(precision: str) -> DTypeLike:
     """That of the operands of products; for `"auto"`, bfloat16 if the device has units for it.
 
     Accelerators have, and CPUs with AMX (five times float32's rate) or AVX-512's dot products of
-    bfloat16 (twice). Other CPUs are slower at it than at float32.
+    bfloat16 (1.8). Other CPUs are slower at it than at float32.
     """
     if precision != "auto":
         return jnp.dtype(precision)
