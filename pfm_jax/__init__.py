@@ -6,8 +6,8 @@
 One way, a module a noun: `types`, `config`, `sharding`, `files`, `interrupts`, `array_file`,
 `calibration`, `backbones`, `torch_file`, `weight_file`, `pretrained`, `images`, `anomalies`,
 `datasets`, `features`, `memory`, `tiles`, `cache`, `layers`, `mapping`, `sampling`, `train`,
-`loop`, `scoring`, `checkpoint`, `metrics`, `intervals`, `report`, `gallery`, `history`, `record`,
-`evaluate`, `group`, `run`, `proxy`. What comes of a run: `scorer`, `detector`, `predict`,
+`loop`, `scoring`, `standard`, `checkpoint`, `metrics`, `intervals`, `report`, `gallery`, `history`,
+`record`, `evaluate`, `group`, `run`, `proxy`. What comes of a run: `scorer`, `detector`, `predict`,
 `artifact`, `export`, `serve`. Many runs and what they show: `plan`, `sweep`, `engines`, `results`,
 `published`, `tables`, `plots`, `claims`, `page`, `tensorboard`. Each imports only from those before
 it.

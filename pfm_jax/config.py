@@ -140,11 +140,14 @@ class ScoringConfig:
         smoothing: standard deviation of the Gaussian that the fused map is smoothed with, as a part
             of the image's side; 0: none.
         relative: divide each map by the root of its own mean.
+        standardize: after that, take off each position's mean over normal training images, and
+            divide by its deviation. It suits parts that always lie alike.
     """
 
     precision: str = "auto"
     smoothing: float = 1 / 64
     relative: bool = True
+    standardize: bool = False
 
     __hash__ = _by_value
 

@@ -26,6 +26,7 @@ from pfm_jax import (
     mapping,
     pretrained,
     scoring,
+    standard,
     tiles,
 )
 from pfm_jax import images as image_files
@@ -107,12 +108,14 @@ class Detector:
         train, held_out = datasets.hold_out(examples(images), config.data.held_out)
         if normal is not None:
             train, held_out = examples(images), examples(normal)
+        standard.check(config, len(train))
         networks, weights = load_networks(config, Sources(weights_dir=weights_dir))
         cut, levels = tiles.training_tiles(config.data), tuple(config.mapping.latent)
         rows = cache.build_cache(networks, train, cut, levels)
         (state,), _ = loop.fit([fresh_state(config, networks, len(train))], rows, config)
         del rows
         heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+        heads = standard.measured(networks, heads, train, config)
         scores = scoring.image_scores_of(networks, heads, held_out, config, "held out")
         origin = {"weights": weights, "num_images": len(train), "versions": versions()}
         return cls(networks, heads, config, scores, origin)
@@ -210,6 +213,7 @@ class Detector:
         with (folder / NORMAL_SCORES).open() as rows:
             scores = np.array([row["score"] for row in csv.DictReader(rows)], np.float32)
         heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+        heads = standard.restored(heads, folder, provenance.config)
         origin = {k: v for k, v in provenance.to_json().items() if k not in NOT_TOLD}
         return cls(networks, heads, provenance.config, scores, origin)
 
@@ -230,4 +234,5 @@ def _shapes(source: Backbone, target: Backbone, config: Config) -> tuple[Network
     networks = Networks(*params, source, target)
     levels, size = tuple(config.mapping.latent), tiles.scoring_tiles(config.data).size
     heads = mapping.make_heads(config.mapping, feature_shapes(networks, size, levels))
-    return networks, jax.eval_shape(lambda: mapping.fold(*mapping.init(heads, jax.random.key(0))))
+    folded = jax.eval_shape(lambda: mapping.fold(*mapping.init(heads, jax.random.key(0))))
+    return networks, dataclasses.replace(folded, standard=standard.shapes(config))

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pfm_jax import calibration, files, gallery, intervals, mapping, metrics, scoring
+from pfm_jax import calibration, files, gallery, intervals, mapping, metrics, scoring, standard
 from pfm_jax import images as image_files
 from pfm_jax.checkpoint import Provenance
 from pfm_jax.config import Config
@@ -54,7 +54,8 @@ def evaluate(
     """Scores held-out and test images, writes `normal_scores.csv`, `scores.csv`, the pictures and
     at last `metrics.json`.
 
-    `combinations` of levels are measured besides all levels and each of them.
+    `combinations` of levels are measured besides all levels and each of them; these are never
+    standardised.
 
     Returns:
         What `metrics.json` holds.
@@ -63,6 +64,7 @@ def evaluate(
     labels = np.array([example.label for example in dataset.test])
     with timed(seconds, "evaluate"):
         heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+        heads = standard.measured(networks, heads, dataset.train, config)
         normal = scoring.image_scores_of(networks, heads, dataset.held_out, config, "held out")
         maps, scores = _score(heads, dataset, networks, config, combinations)
         size = config.data.image_size
@@ -71,6 +73,7 @@ def evaluate(
             level: _measure(maps.get(level), scores[level], labels, masks)
             for level in tqdm(scores, desc="metrics", unit="map", disable=None)
         }
+    standard.write(heads.standard, folder)
     _write_scores(folder / NORMAL_SCORES, dataset.held_out, normal)
     _write_scores(folder / "scores.csv", dataset.test, scores["fused"])
     panels = gallery.panels(heads, networks, dataset, scores["fused"], config)

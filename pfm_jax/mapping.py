@@ -6,6 +6,8 @@ one direction, B-PFM both, MB-PFM both at three levels: the same code with anoth
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,22 @@ from jax.typing import DTypeLike
 from pfm_jax.config import MappingConfig
 from pfm_jax.features import l2_normalize
 from pfm_jax.layers import EPS, Layers, Linear, exact, product
-from pfm_jax.types import LEVELS, Batch, FeaturePair, Params
+from pfm_jax.types import LEVELS, Batch, FeaturePair, Params, Standard
 
-FoldedHeads = dict[str, dict[str, list[tuple[Array, Array]]]]
-"""Level -> direction -> kernel `[C, C']` and bias `[C']` of each layer, all but the last + ReLU."""
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FoldedHeads:
+    """All that was learned from normal images, as inference wants it.
+
+    Attributes:
+        layers: level -> direction -> kernel `[C, C']` and bias `[C']` of each layer, all but the
+            last with a ReLU after it.
+        standard: what maps are standardised by, if they are.
+    """
+
+    layers: dict[str, dict[str, list[tuple[Array, Array]]]]
+    standard: Standard | None = None
 
 
 class MappingHeads(nn.Module):
@@ -136,7 +150,7 @@ def fold(params: Params, batch_stats: Params) -> FoldedHeads:
     layer after it, with which it shares no activation. (Their product has as many entries as the
     two, so that saves a pass over memory, no arithmetic.)
     """
-    folded: FoldedHeads = {level: {} for level in params}
+    folded: dict[str, dict[str, list[tuple[Array, Array]]]] = {level: {} for level in params}
     for level, tree in params.items():
         for name in [k for k in tree if k.startswith("encoders_")]:
             direction = name.removeprefix("encoders_")
@@ -146,7 +160,7 @@ def fold(params: Params, batch_stats: Params) -> FoldedHeads:
             kernel = jnp.dot(shared["kernel"], first[0], precision="highest")
             bias = jnp.dot(shared["bias"], first[0], precision="highest") + first[1]
             folded[level][direction] = [*encoder, (kernel, bias), *decoder[1:]]
-    return folded
+    return FoldedHeads(folded)
 
 
 def _fold_layers(params: Params, batch_stats: Params) -> list[tuple[Array, Array]]:
@@ -181,7 +195,7 @@ def anomaly_maps(
 ) -> dict[str, Array]:
     """Level -> anomaly map `[B, h, w]` of features `[B, h, w, C]` (eq. 14; eq. 8 for PFM)."""
     maps = {}
-    for level, heads in folded.items():
+    for level, heads in folded.layers.items():
         inputs, targets = inputs_and_targets(features, level, config.directions)
         predictions = {k: predict(heads[k], inputs[k], dtype) for k in config.directions}
         distances = residuals(predictions, targets, config)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from pfm_jax import anomalies, files, images, mapping, metrics, scoring
+from pfm_jax import anomalies, files, images, mapping, metrics, scoring, standard
 from pfm_jax.config import Config
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.datasets.loose import encoded
@@ -97,8 +97,9 @@ def measure_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any
         InputError: no such run, without held-out images, or with other data than it had.
     """
     state, old, networks = restore(workdir, category, sources)
-    held_out = dataset_of(old, sources, workdir / category).held_out
+    dataset = dataset_of(old, sources, workdir / category)
     heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    found = measure(networks, heads, held_out, old.config)
+    heads = standard.measured(networks, heads, dataset.train, old.config)
+    found = measure(networks, heads, dataset.held_out, old.config)
     files.write(workdir / category / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())
     return found

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pfm_jax import datasets, features, files, pretrained, record, sharding
+from pfm_jax import datasets, features, files, pretrained, record, sharding, standard
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.config import Config, validate
 from pfm_jax.evaluate import evaluate
@@ -69,6 +69,7 @@ def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
     if not sharding.is_first():
         found = datasets.load(*place)
     train, held_out = datasets.hold_out(found.train, config.data.held_out)
+    standard.check(config, len(train), f"{category}: ")
     return dataclasses.replace(found, train=train, held_out=held_out)
 
 

@@ -66,7 +66,7 @@ def score_images(
 
     Args:
         networks: the frozen networks.
-        heads: of `mapping.fold`.
+        heads: of `mapping.fold`, and of `standard.measured` if the recipe says so.
         images: see above.
         config: of the heads.
         scoring: precision, and what becomes of the maps.
@@ -80,7 +80,11 @@ def score_images(
         levels = mapping.anomaly_maps(heads, features, config, operand_dtype(precision))
         return {level: upsample(maps, *images.shape[1:3]) for level, maps in levels.items()}
 
-    return fuse(tiles.blended(maps_of, images, cut) if cut else maps_of(images), scoring)
+    found = fuse(tiles.blended(maps_of, images, cut) if cut else maps_of(images), scoring)
+    if heads.standard is None:
+        return found
+    fused = (found.fused - heads.standard.mean[None]) / heads.standard.deviation[None]
+    return ScoreMaps(found.levels, fused, fused.max((1, 2)))
 
 
 def score_examples(

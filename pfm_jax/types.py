@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array
@@ -71,6 +71,13 @@ class ScoreMaps:
     levels: dict[str, Array]
     fused: Array
     image_scores: Array
+
+
+class Standard(NamedTuple):
+    """The fused map's mean and deviation `[H, W]` over normal images; see `standard.measure`."""
+
+    mean: Array
+    deviation: Array
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

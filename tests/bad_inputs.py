@@ -340,6 +340,9 @@ CASES: dict[str, Case] = {
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(config.LEVELS, np.inf)),
+    "recipe: too few images to standardise by": workdir(
+        lambda place: None, scoring__standardize=True
+    ),
     # Workdirs.
     "workdir: a file": run_in_a_file,
     "workdir: no run": no_run,
