@@ -113,6 +113,7 @@ def _union(a: Config, b: Config) -> Config | None:
     ordered = {level: latent[level] for level in LEVELS if level in latent}
     both = [replaced(one, {"mapping.latent": ordered, "name": a.name}) for one in (a, b)]
     alike = all({**latent, **one.mapping.latent} == latent for one in (a, b))
+    alike &= not a.scoring.standardize  # by the map of all its levels
     return both[0] if alike and both[0] == both[1] else None
 
 

@@ -68,6 +68,13 @@ def test_cases_that_differ_in_levels_are_one_run() -> None:
     assert set(make_plan(other_c, ("grid",), (0,)).configs) == {"a", "b"}
 
 
+def test_standardised_cases_are_trained_each() -> None:
+    """What they are standardised by is the map of all their levels."""
+    sweep = small_sweep()
+    sweep.base.scoring.standardize = True
+    assert make_plan(sweep, ("grid",), (0,), ["deep", "whole"]).configs.keys() == {"deep", "whole"}
+
+
 def test_the_ablation_is_table_7() -> None:
     plan = make_plan(ablation.get_config(), ("screw",), (0,))
     assert [f"case_{n}" for n in published.ABLATION] == [c for c in plan.cases if "case" in c]
