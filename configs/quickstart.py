@@ -6,7 +6,7 @@ Two and a half minutes on 2 cores; image AUROC 0.87. The size of the input and t
 what this data set's proxy asks for ("How the default is chosen" in README.md).
 """
 
-from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, ScoringConfig
 
 
 def get_config() -> Config:
@@ -17,4 +17,5 @@ def get_config() -> Config:
             source="efficientnet_lite0", target="efficientnet_lite1", neighbourhood=3
         ),
         mapping=MappingConfig(latent={"conv2_x": 50, "conv3_x": 100, "conv4_x": 200}),
+        scoring=ScoringConfig(standardize=True),
     )
