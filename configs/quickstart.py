@@ -16,6 +16,6 @@ def get_config() -> Config:
         networks=NetworksConfig(
             source="efficientnet_lite0", target="efficientnet_lite1", neighbourhood=3
         ),
-        mapping=MappingConfig(latent={"conv2_x": 50, "conv3_x": 100, "conv4_x": 200}),
+        mapping=MappingConfig(latent={"conv3_x": 100, "conv4_x": 200}),
         scoring=ScoringConfig(standardize=True),
     )

@@ -1,0 +1,20 @@
+"""Solar cells (ELPV), ResNet18 to ResNet50, the fast schedule, as their proxy asks for.
+
+    python -m launch.train --config=configs/elpv_r18_r50.py --category=all --weights_dir=W \\
+        --workdir=runs/elpv_r18_r50
+
+Size, neighbourhood, levels and standardisation were chosen by defects made up on held-out good cells
+("How the default is chosen" in README.md).
+"""
+
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, ScoringConfig
+
+
+def get_config() -> Config:
+    return Config(
+        name="elpv_r18_r50",
+        data=DataConfig(dataset="elpv", image_size=320),
+        networks=NetworksConfig(source="resnet18", target="resnet50", neighbourhood=3),
+        mapping=MappingConfig(latent={"conv3_x": 400, "conv4_x": 900}),
+        scoring=ScoringConfig(standardize=True),
+    )
