@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +151,8 @@ def test_too_few_images_are_told_before_anything_is_trained(
         Detector.fit(tmp_path / "data" / "grid" / "train", config(), sources.weights_dir)
 
 
-def test_a_lost_or_damaged_file_is_named(sources: Sources, tmp_path: Path) -> None:
-    train_categories(config(), sources, "grid", tmp_path)
+def test_a_lost_or_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "grid" / standard.FILE
     for content in (b"", b"PK\x03\x04 no archive", file.read_bytes()[:1000]):
         file.write_bytes(content)
