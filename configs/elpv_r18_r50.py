@@ -16,5 +16,5 @@ def get_config() -> Config:
         data=DataConfig(dataset="elpv", image_size=320),
         networks=NetworksConfig(source="resnet18", target="resnet50", neighbourhood=3),
         mapping=MappingConfig(latent={"conv3_x": 400, "conv4_x": 900}),
-        scoring=ScoringConfig(standardize=True),
+        scoring=ScoringConfig(smoothing=1 / 32, standardize=True),
     )

@@ -17,5 +17,5 @@ def get_config() -> Config:
             source="efficientnet_lite0", target="efficientnet_lite1", neighbourhood=3
         ),
         mapping=MappingConfig(latent={"conv3_x": 100, "conv4_x": 200}),
-        scoring=ScoringConfig(standardize=True),
+        scoring=ScoringConfig(smoothing=1 / 32, standardize=True),
     )
