@@ -51,7 +51,8 @@ class Prediction(NamedTuple):
     """What a detector says of N images.
 
     Attributes:
-        scores: `[N]`, the maximum of each anomaly map; 0 is perfectly normal.
+        scores: `[N]`, the maximum of each anomaly map; 0 is perfectly mapped, or as normal images
+            are on average if maps are standardised.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
         threshold: see `calibration.Threshold`.

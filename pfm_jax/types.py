@@ -64,7 +64,7 @@ class ScoreMaps:
     Attributes:
         levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is
             perfectly mapped, 4 the most that unit vectors can differ.
-        fused: `[B, H, W]`, of the mean over levels (eq. 15); see `scoring.fuse`.
+        fused: `[B, H, W]`, of the mean over levels (eq. 15); see `scoring.fuse` and `Standard`.
         image_scores: `[B]`, the maximum of each fused map (eq. 9).
     """
 
