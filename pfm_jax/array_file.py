@@ -19,7 +19,7 @@ FORMAT = "pfm_jax detector 1"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """A pytree of arrays by the path of each, as `heads/conv4_x/forward/0/1`, on the host."""
+    """A pytree of arrays on the host, by the path of each: `heads/layers/conv4_x/forward/0/1`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 

@@ -35,7 +35,7 @@ from pfm_jax.calibration import Threshold
 from pfm_jax.checkpoint import versions
 from pfm_jax.config import Config, from_dict, validate
 from pfm_jax.datasets.loose import Images, examples
-from pfm_jax.evaluate import NORMAL_SCORES
+from pfm_jax.evaluate import NORMAL_SCORES, evaluated_step
 from pfm_jax.features import Networks, feature_shapes
 from pfm_jax.group import fresh_state, total_steps
 from pfm_jax.mapping import FoldedHeads
@@ -51,8 +51,8 @@ class Prediction(NamedTuple):
     """What a detector says of N images.
 
     Attributes:
-        scores: `[N]`, the maximum of each anomaly map; 0 is perfectly mapped, or as normal images
-            are on average if maps are standardised.
+        scores: `[N]`, the maximum of each anomaly map; 0 is perfectly mapped. If maps are
+            standardised it is the greatest deviation, and 0 what a pixel is on average.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
         threshold: see `calibration.Threshold`.
@@ -209,7 +209,7 @@ class Detector:
         """
         state, provenance, networks = restore(workdir, category, Sources(None, weights_dir))
         folder, total = workdir / category, total_steps(provenance.config, provenance.num_images)
-        if state.step < total or not (folder / NORMAL_SCORES).is_file():
+        if state.step < total or evaluated_step(folder) != state.step:
             raise InputError(f"{folder}: the run is not finished; give its launch.train again")
         with (folder / NORMAL_SCORES).open() as rows:
             scores = np.array([row["score"] for row in csv.DictReader(rows)], np.float32)

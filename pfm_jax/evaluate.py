@@ -54,8 +54,8 @@ def evaluate(
     """Scores held-out and test images, writes `normal_scores.csv`, `scores.csv`, the pictures and
     at last `metrics.json`.
 
-    `combinations` of levels are measured besides all levels and each of them; these are never
-    standardised.
+    `combinations` of levels are measured besides all levels and each of them. Only the map of all
+    levels is standardised.
 
     Returns:
         What `metrics.json` holds.
@@ -95,6 +95,12 @@ def evaluate(
     }
     files.write(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
     return results
+
+
+def evaluated_step(folder: Path) -> int | None:
+    """The training step that the results in a run's folder are of; None without any."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text())["step"] if path.is_file() else None
 
 
 def decisions(

@@ -1,7 +1,7 @@
 """What a sweep does: a grid of categories, cases and seeds, and the fewest runs that fill it.
 
 Heads of a level do not depend on other levels, so cases that differ in levels only are one run,
-measured at several combinations.
+measured at several combinations (not if maps are standardised: that is by the map of all levels).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _union(a: Config, b: Config) -> Config | None:
     ordered = {level: latent[level] for level in LEVELS if level in latent}
     both = [replaced(one, {"mapping.latent": ordered, "name": a.name}) for one in (a, b)]
     alike = all({**latent, **one.mapping.latent} == latent for one in (a, b))
-    alike &= not a.scoring.standardize  # by the map of all its levels
+    alike &= not a.scoring.standardize
     return both[0] if alike and both[0] == both[1] else None
 
 

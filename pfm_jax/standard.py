@@ -27,8 +27,9 @@ LEAST, MOST = 16, 256
 SMOOTHING = 1 / 32
 """Of mean and deviation, as `ScoringConfig.smoothing` is of maps."""
 
-FLOOR = 0.1
-"""Of the average deviation: where all images are alike, nothing is divided by less."""
+FLOORS = 0.1, 1e-3
+"""Of the average deviation, and of the average mean: where images are alike, nothing is divided by
+less."""
 
 
 def check(config: Config, num_images: int, where: str = "") -> None:
@@ -55,9 +56,13 @@ def measured(
     if not config.scoring.standardize:
         return heads
     check(config, len(train))
+    plane = jnp.zeros((config.data.image_size,) * 2)
+    # By nothing, for now: with it one program does this and all that comes after.
+    nothing = sharding.everywhere(Standard(plane, plane + 1))
+    heads = dataclasses.replace(heads, standard=nothing)
     chosen = np.linspace(0, len(train) - 1, min(len(train), MOST)).round().astype(int)
     some = [train[int(index)] for index in chosen]
-    total = squares = np.zeros((config.data.image_size,) * 2)
+    total = squares = np.zeros(plane.shape)
     for found in scoring.score_examples(networks, heads, some, config, "standard"):
         maps = np.asarray(found.fused, np.float64)
         total, squares = total + maps.sum(0), squares + (maps**2).sum(0)
@@ -65,7 +70,8 @@ def measured(
     deviation = np.sqrt(np.maximum(squares / len(some) - mean**2, 0))
     both = jnp.asarray(np.stack([mean, deviation]), jnp.float32)
     mean, deviation = np.asarray(scoring.smoothed(both, SMOOTHING))
-    deviation = np.maximum(deviation, max(FLOOR * deviation.mean(), scoring.TINY))
+    floor = max(FLOORS[0] * deviation.mean(), FLOORS[1] * mean.mean(), scoring.TINY)
+    deviation = np.maximum(deviation, floor)
     return dataclasses.replace(heads, standard=sharding.everywhere(Standard(mean, deviation)))
 
 
@@ -84,12 +90,14 @@ def restored(heads: FoldedHeads, folder: Path, config: Config) -> FoldedHeads:
     try:
         content = io.BytesIO((folder / FILE).read_bytes())
         with np.load(content, allow_pickle=False) as arrays:
-            found = sharding.everywhere(Standard(arrays["mean"], arrays["deviation"]))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            found = Standard(arrays["mean"], arrays["deviation"])
+        if any(array.shape != (config.data.image_size,) * 2 for array in found):
+            raise ValueError("of another size")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{folder / FILE}: not readable ({error}); give the run's launch.evaluate again"
         ) from error
-    return dataclasses.replace(heads, standard=found)
+    return dataclasses.replace(heads, standard=sharding.everywhere(found))
 
 
 def shapes(config: Config) -> Standard | None:

@@ -74,7 +74,7 @@ class ScoreMaps:
 
 
 class Standard(NamedTuple):
-    """The fused map's mean and deviation `[H, W]` over normal images; see `standard.measure`."""
+    """The fused map's mean and deviation `[H, W]` over normal images; see `standard.measured`."""
 
     mean: Array
     deviation: Array

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -175,6 +176,11 @@ def test_normal_images_of_the_users_own_set_the_threshold(sources: Sources) -> N
 
 def test_an_unfinished_run_is_no_detector(sources: Sources, tmp_path: Path) -> None:
     train_categories(config(steps=20), sources, "grid", tmp_path)
+    results = tmp_path / "grid" / "metrics.json"
+    Detector.from_run(tmp_path, "grid")
+    results.write_text(results.read_text().replace('"step": 20', '"step": 10'))
+    with pytest.raises(InputError, match="not finished"):  # trained on, not yet evaluated
+        Detector.from_run(tmp_path, "grid")
     shutil.rmtree(tmp_path / "grid" / "checkpoints" / "20")
     with pytest.raises(InputError, match="not finished"):
         Detector.from_run(tmp_path, "grid")
@@ -201,9 +207,9 @@ def test_tiles_from_end_to_end(sources: Sources, tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_not_finite_names_the_image(detector: Detector) -> None:
-    kernel, bias = detector.heads["conv3_x"]["forward"][0]
-    heads = {**detector.heads, "conv3_x": {**detector.heads["conv3_x"]}}
-    heads["conv3_x"]["forward"] = [(kernel * np.nan, bias), *heads["conv3_x"]["forward"][1:]]
+    heads = jax.tree.map(lambda x: x, detector.heads)
+    kernel, bias = heads.layers["conv3_x"]["forward"][0]
+    heads.layers["conv3_x"]["forward"][0] = (kernel * np.nan, bias)
     with pytest.raises(InputError, match=r"images\[0\]: its score is not finite"):
         dataclasses.replace(detector, heads=heads).score(texture(0)[None])
 

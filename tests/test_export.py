@@ -148,7 +148,7 @@ def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
-    [("heads", "weight heads/conv2_x"), ("program", "anomaly map at conv3_x")],
+    [("heads", "weight heads/layers/conv2_x"), ("program", "anomaly map at conv3_x")],
 )
 def test_another_model_is_refused(
     stage: str,
@@ -161,14 +161,14 @@ def test_another_model_is_refused(
     whole = export.make(detector, THRESHOLD)
     if stage == "heads":
         weights = {
-            name: array + (name == "heads/conv2_x/forward/0/0") * np.float32(1e-3)
+            name: array + (name == "heads/layers/conv2_x/forward/0/0") * np.float32(1e-3)
             for name, array in whole.weights.items()
         }
         faulty = whole._replace(weights=weights)
     else:
         heads = jax.tree.map(lambda x: x, detector.heads)
-        kernel, bias = heads["conv3_x"]["forward"][-1]
-        heads["conv3_x"]["forward"][-1] = (kernel + 0.1, bias)
+        kernel, bias = heads.layers["conv3_x"]["forward"][-1]
+        heads.layers["conv3_x"]["forward"][-1] = (kernel + 0.1, bias)
         other = dataclasses.replace(detector, heads=heads)
         # A program with the change inside: the weights of the file are as they should be.
         monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))

@@ -55,7 +55,7 @@ ORDER = (
 LINES = {
     **{"types": 140, "config": 280, "files": 120, "torch_file": 180, "weight_file": 140},
     **{"pretrained": 180, "features": 110, "memory": 60, "cache": 180, "mapping": 210},
-    **{"layers": 150, "standard": 100},
+    **{"layers": 150, "standard": 110},
     **{"sampling": 160, "train": 160, "loop": 250, "scoring": 150, "checkpoint": 200},
     **{"metrics": 170, "report": 200, "evaluate": 200, "group": 230, "run": 220},
     **{"intervals": 110, "history": 60, "plan": 170, "sweep": 190, "engines": 120, "results": 170},

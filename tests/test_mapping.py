@@ -162,7 +162,7 @@ def test_folded_heads_predict_what_the_layers_do(
     inputs, _ = mapping.inputs_and_targets(batch.features, LEVEL, MAPPING.directions)
     variables = {"params": state.params[LEVEL], "batch_stats": state.batch_stats[LEVEL]}
     expected = mapping.make_heads(MAPPING, batch.features)[LEVEL].apply(variables, inputs)
-    for direction, head in folded(state)[LEVEL].items():
+    for direction, head in folded(state).layers[LEVEL].items():
         assert len(head) == 5, "the SMU is part of the layer after it"
         ours = mapping.predict(head, inputs[direction], jnp.dtype(precision))
         assert_close(ours, np.asarray(expected[direction]), tolerance)

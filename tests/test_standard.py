@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -19,7 +21,7 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.loose import examples
 from pfm_jax.detector import Detector
 from pfm_jax.run import Sources, load_dataset, restore, train_categories
-from pfm_jax.types import InputError, Standard
+from pfm_jax.types import InputError, ScoreMaps, Standard
 from tests.synthetic import make_category, make_weights, small_config, texture
 
 SIZE = 64
@@ -114,16 +116,24 @@ def test_the_proxy_and_the_pictures_are_of_standardised_maps(sources: Sources, r
     assert shown[0]["title"].endswith(f"{greatest:.3f}")
 
 
-def test_where_all_images_are_alike_nothing_explodes(sources: Sources, run: Path) -> None:
+@pytest.mark.parametrize("spread", [1.0, 0.0])
+def test_where_all_images_are_alike_nothing_explodes(
+    spread: float, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of the average deviation is the least, or a thousandth of the average mean."""
     state, _, networks = restore(run, "grid", Sources())
     heads = mapping.fold(state.params, state.batch_stats)
-    same = examples(np.repeat(texture(0)[None], 20, 0))
-    found = standard.measured(networks, heads, same, config()).standard
-    assert found is not None and (np.asarray(found.deviation) > 0).all()
-    given = dataclasses.replace(heads, standard=found)
-    pictures = np.stack([texture(0), texture(1)])
-    scored = scoring.score_images(networks, given, pictures, config().mapping, config().scoring)
-    assert np.isfinite(scored.fused).all()
+    maps = np.full((20, SIZE, SIZE), 2, np.float32)
+    maps[:, :16] += spread * np.random.default_rng(0).normal(size=(20, 16, SIZE))
+    found = ScoreMaps({}, jnp.asarray(maps), jnp.asarray(maps.max((1, 2))))
+    monkeypatch.setattr(scoring, "score_examples", lambda *_: iter([found]))
+    images = examples(np.zeros((20, SIZE, SIZE), np.uint8))
+    given = standard.measured(networks, heads, images, config()).standard
+    assert given is not None
+    deviation = ndimage.gaussian_filter(maps.std(0), 2)
+    least = 0.1 * deviation.mean() if spread else 1e-3 * maps.mean()
+    assert deviation[-1].max() < least
+    np.testing.assert_allclose(given.deviation, np.maximum(deviation, least), rtol=1e-4)
 
 
 def test_off_it_changes_nothing(sources: Sources, run: Path) -> None:
@@ -151,10 +161,23 @@ def test_too_few_images_are_told_before_anything_is_trained(
         Detector.fit(tmp_path / "data" / "grid" / "train", config(), sources.weights_dir)
 
 
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def smaller() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, mean=np.zeros((8, 8)), deviation=np.ones((8, 8)))
+    return buffer.getvalue()
+
+
 def test_a_lost_or_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "grid" / standard.FILE
-    for content in (b"", b"PK\x03\x04 no archive", file.read_bytes()[:1000]):
+    whole = file.read_bytes()
+    for content in (b"", b"PK\x03\x04 no archive", whole[:1000], npy(np.zeros(3)), smaller()):
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"standard\.npz: not readable .*launch\.evaluate"):
             Detector.from_run(tmp_path, "grid")
