@@ -3,8 +3,8 @@
     python -m launch.train --config=configs/elpv_r18_r50.py --category=all --weights_dir=W \\
         --workdir=runs/elpv_r18_r50
 
-Size, neighbourhood, levels and standardisation were chosen by defects made up on held-out good
-cells ("How the default is chosen" in README.md).
+Size, neighbourhood, levels, smoothing and standardisation were chosen by defects made up on
+held-out good cells ("How the default is chosen" in README.md).
 """
 
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, ScoringConfig

@@ -105,6 +105,13 @@ def masks_all_zero(place: Path) -> object:
     return train_categories(small_config(), sources(place), "grid", place / "run")
 
 
+def too_few_images(place: Path) -> object:
+    make_category(place / "data" / "grid")
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    recipe = config.replaced(small_config(), {"scoring.standardize": True})
+    return train_categories(recipe, sources(place), "grid", place / "run")
+
+
 def find(dataset: str, data_dir: str | None, name: str) -> Case:
     """A category is asked for that may not be there."""
 
@@ -340,9 +347,7 @@ CASES: dict[str, Case] = {
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(config.LEVELS, np.inf)),
-    "recipe: too few images to standardise by": workdir(
-        lambda place: None, scoring__standardize=True
-    ),
+    "recipe: too few images to standardise by": too_few_images,
     # Workdirs.
     "workdir: a file": run_in_a_file,
     "workdir: no run": no_run,
