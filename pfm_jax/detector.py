@@ -209,7 +209,8 @@ class Detector:
         """
         state, provenance, networks = restore(workdir, category, Sources(None, weights_dir))
         folder, total = workdir / category, total_steps(provenance.config, provenance.num_images)
-        if state.step < total or evaluated_step(folder) != state.step:
+        evaluated = evaluated_step(folder) == state.step and (folder / NORMAL_SCORES).is_file()
+        if state.step < total or not evaluated:
             raise InputError(f"{folder}: the run is not finished; give its launch.train again")
         with (folder / NORMAL_SCORES).open() as rows:
             scores = np.array([row["score"] for row in csv.DictReader(rows)], np.float32)
