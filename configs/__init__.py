@@ -1,1 +1,1 @@
-"""Recipes: one file each, with the command, the time and the score to expect."""
+"""Recipes, one a file: each docstring gives the command, the expected time and score."""

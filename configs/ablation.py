@@ -1,10 +1,10 @@
-"""The twelve cases of Table VII, and the direction and level cases of R18-R50 with their control.
+"""Table VII: its twelve cases, and the direction and level cases of R18-R50 with their control.
 
     python -m launch.sweep --config=configs/ablation.py --data_dir=D --weights_dir=W \\
         --categories=all --seeds=0,1,2 --workdir=runs/ablation
     python -m launch.report --workdir=runs/ablation
 
-Cases that differ in levels only are trained once, so a seed of a category costs five runs: the pair
+Cases that differ only in levels share one training, so a seed of a category costs eight runs:
 R18-R34 and R18-R50 in two directions and in one, R34-R50, V16-V19, and the two controls. Any field
 of the common recipe can be set: --config.base.train.steps=500
 """
@@ -61,7 +61,7 @@ def get_config() -> SweepConfig:
     cases["case_12"] = case("vgg16_bn", "vgg19_bn", VGG)
     for number, changes in directions_and_levels("resnet18", "resnet50", LARGE).items():
         cases[f"r18_r50_{number}"] = changes
-    # The paper learns from every training image.
+    # The paper trains on every image, and scores by the plain maps.
     plain = ScoringConfig(smoothing=0.0, relative=False)
     base = Config(data=DataConfig(held_out=0.0), scoring=plain)
     return SweepConfig(name="ablation", base=base, cases=cases)

@@ -1,11 +1,11 @@
-"""Solar cells (ELPV), ResNet18 to ResNet50, the fast schedule, as their proxy asks for.
+"""Solar cells (ELPV), ResNet18 to ResNet50, the fast schedule.
 
     python -m launch.train --config=configs/elpv_r18_r50.py --category=all --weights_dir=W \\
         --workdir=runs/elpv_r18_r50
 
 Expected with the original ResNet50 weights and --config.data.held_out=0: image AUROC 0.908. Size,
-neighbourhood, levels, smoothing and standardisation were chosen by defects made up on held-out
-good cells ("How the default is chosen" in README.md).
+neighbourhood, levels, smoothing and standardisation were chosen by `python -m launch.proxy`, on
+synthetic defects in held-out good cells.
 """
 
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, ScoringConfig

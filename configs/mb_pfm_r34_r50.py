@@ -4,8 +4,8 @@
         --weights_dir=W --workdir=runs/paper
 
 Expected: 97.5 image AUROC, 97.3 pixel AUROC, 93.0 PRO on average over MVTec AD, as published.
-This is the schedule to compare with, not the one to use: many hours a category on a CPU. The fast
-one on the same networks is that of `mb_pfm_r18_r50`, with the names of these.
+The yardstick, not the default: many hours a category on a CPU. For the fast schedule on the same
+networks, use mb_pfm_r18_r50 with --config.networks.source=resnet34
 """
 
 from pfm_jax.config import Config, DataConfig, NetworksConfig, ScoringConfig, TrainConfig

@@ -1,20 +1,20 @@
-"""How much the choices matter: c, normalised predictions, hard positions, and the schedule.
+"""Sensitivity to c, to normalised predictions, to hard mining and to the schedule.
 
     python -m launch.sweep --config=configs/sensitivity.py --data_dir=D --weights_dir=W \\
         --categories=screw --seeds=0,1,2 --workdir=runs/sensitivity
 
-R18-R50. `paper_schedule` takes many hours a category on a CPU; leave it out with
+R18-R50. `paper_schedule` takes many hours a category on a CPU; to skip it, add
 --cases=default,half_c,double_c,plain_prediction,uniform_positions
 """
 
 from typing import Any
 
-from configs import mb_pfm_r18_r50, mb_pfm_r34_r50
-from pfm_jax.config import SweepConfig
+from pfm_jax.config import Config, SweepConfig, load_recipe
 
 
 def get_config() -> SweepConfig:
-    base, paper = mb_pfm_r18_r50.get_config(), mb_pfm_r34_r50.get_config().train
+    base, paper = load_recipe("mb_pfm_r18_r50"), load_recipe("mb_pfm_r34_r50")
+    assert isinstance(base, Config) and isinstance(paper, Config)
     schedule = (
         "sampling",
         "batch_size",
@@ -31,6 +31,6 @@ def get_config() -> SweepConfig:
         "double_c": {"mapping.latent": {k: 2 * c for k, c in base.mapping.latent.items()}},
         "plain_prediction": {"mapping.normalize_prediction": False},
         "uniform_positions": {"train.candidates": 0},
-        "paper_schedule": {f"train.{name}": getattr(paper, name) for name in schedule},
+        "paper_schedule": {f"train.{name}": getattr(paper.train, name) for name in schedule},
     }
     return SweepConfig(name="sensitivity", base=base, cases=cases)

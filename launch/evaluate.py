@@ -1,21 +1,26 @@
-"""The metrics of a trained run again, from its checkpoint alone.
+"""Evaluates a trained run again, from its checkpoint alone.
 
 python -m launch.evaluate --workdir=DIR --category=screw
 """
 
 from absl import flags
 
-from launch import cli, run_flags
 from pfm_jax import report
-from pfm_jax.run import evaluate_category
+from pfm_jax.run import evaluate_run
+
+from .common import cli, run_flags
 
 flags.adopt_module_key_flags(run_flags)
 
 
 def main() -> None:
     workdir, category, sources = run_flags.run()
-    print(report.table({category: evaluate_category(workdir, category, sources)}))
+    print(report.table({category: evaluate_run(workdir, category, sources)}))
+
+
+def entry() -> None:
+    cli.run(main)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry()

@@ -1,24 +1,26 @@
-"""A trained detector as one file that needs jax alone, for CPU, CUDA and TPU.
+"""Exports a trained detector as one file that needs jax alone, for CPU, CUDA and TPU.
 
     python -m launch.export --workdir=runs/r18_r50 --category=screw --output=screw.pfm
 
-The file is scored against the detector on real images, the run's test images or --images, before it
-is written. It holds the threshold of --false_positive_rate. The README shows how to load it.
+Before it is written, the file is compared with the detector on real images: the run's test images,
+or --images. It holds the threshold of --false_positive_rate.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import cli, detector_flags
 from pfm_jax import export
+from pfm_jax.config import Sources
 from pfm_jax.datasets.loose import examples
-from pfm_jax.run import Sources, examples_of
+from pfm_jax.run import examples_of
 from pfm_jax.types import InputError
 
-OUTPUT = flags.DEFINE_string("output", None, "The file to be.", required=True)
-IMAGES = flags.DEFINE_string("images", None, "Real images to compare on; a few are taken.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the run's data is, if it has moved.")
+from .common import cli, detector_flags
+
+OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
+IMAGES = flags.DEFINE_string("images", None, "Real images to compare on; the first 16 are used.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the run's data, if it has moved.")
 FEW = 16
 flags.adopt_module_key_flags(detector_flags)
 
@@ -37,10 +39,12 @@ def main() -> None:
     output = Path(OUTPUT.value)
     worst = export.write(detector, threshold, found, output)
     size = output.stat().st_size / 2**20
-    print(
-        f"{output}: {size:.0f} MiB, {threshold}; differs by {worst:.1g} at most from the detector"
-    )
+    print(f"{output}: {size:.0f} MiB, {threshold}; within {worst:.1g} of the detector")
+
+
+def entry() -> None:
+    cli.run(main)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry()

@@ -1,4 +1,4 @@
-"""A torchvision checkpoint -> a checked .safetensors file of what is used of it.
+"""Converts a torchvision checkpoint to a checked .safetensors file of the weights that are used.
 
     python -m launch.port_weights --arch=resnet34 --input=resnet34-b627a593.pth \\
         --output=W/resnet34.safetensors
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
 from pfm_jax import pretrained
 from pfm_jax.backbones import NAMES
 
-ARCH = flags.DEFINE_enum("arch", None, NAMES, "The network.", required=True)
+from .common import cli
+
+ARCH = flags.DEFINE_enum("arch", None, NAMES, "Network of the checkpoint.", required=True)
 INPUT = flags.DEFINE_string("input", None, "A .pth, .pt or .safetensors file.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
 
 
 def main() -> None:
@@ -22,5 +23,9 @@ def main() -> None:
     print(f"{OUTPUT.value}: {count} tensors of {ARCH.value}, checked")
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,10 +1,10 @@
-"""Scores new images: a folder with all below it, a glob, or one file.
+"""Scores new images: a folder and all folders below it, a glob, or one file.
 
     python -m launch.predict --workdir=runs/r18_r50 --category=screw --images=FOLDER --output=OUT
     python -m launch.predict --artifact=screw.pfm --images='camera/**/*.png' --output=OUT --overlays
 
-Writes OUT/scores.csv, a row for each image; goes on where it was when it is started again. An image
-that can't be read has a row that says why, and the exit code is 1.
+Writes OUT/scores.csv, one row per image; the same command resumes an interrupted one. An unreadable
+image gets a row with the reason, and the exit code is 1.
 """
 
 import sys
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, detector_flags
 from pfm_jax.predict import Options, predict
 
+from .common import cli, detector_flags
+
 IMAGES = flags.DEFINE_string("images", None, "A folder, a glob, or a file.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "The folder of the scores.", required=True)
-MAPS = flags.DEFINE_bool("maps", False, "Writes anomaly maps too, as float32 TIFF.")
-OVERLAYS = flags.DEFINE_bool("overlays", False, "Writes overlays too, as PNG.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores.", required=True)
+MAPS = flags.DEFINE_bool("maps", False, "Write anomaly maps too, as float32 TIFF.")
+OVERLAYS = flags.DEFINE_bool("overlays", False, "Write overlays too, as PNG.")
 flags.adopt_module_key_flags(detector_flags)
 
 
@@ -36,5 +37,9 @@ def main() -> None:
     sys.exit(1 if counts["unreadable"] else 0)
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,24 +1,30 @@
-"""What a trained run is chosen by: made-up defects on its held-out normal images.
+"""Measures a trained run on synthetic defects in its held-out normal images.
 
 python -m launch.proxy --workdir=DIR --category=screw
 
-The run is trained with --config.data.held_out=0.2; see "How the default is chosen" in README.md.
+Recipes are chosen by this figure, never by test images. The run must have been trained with
+--config.data.held_out=0.2
 """
 
 from absl import flags
 
-from launch import cli, run_flags
-from pfm_jax.proxy import measure_run
+from pfm_jax.run import measure_proxy
+
+from .common import cli, run_flags
 
 flags.adopt_module_key_flags(run_flags)
 
 
 def main() -> None:
-    found = measure_run(*run_flags.run())
+    found = measure_proxy(*run_flags.run())
     rows = {**found["kinds"], "mean": found["image_auroc"], "PRO": found["pro_auc"]}
     for name, value in rows.items():
         print(f"{name:12} {100 * value:6.2f}")
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,24 +1,28 @@
-"""The page and the tables of a sweep.
+"""Writes the page and the tables of a sweep, finished or not.
 
     python -m launch.report --workdir=runs/ablation
 
-Writes report.html (one file, opens anywhere), a CSV for each table and cells.csv into the folder;
-also of a sweep that is still going on.
+Puts report.html (one self-contained file), a CSV per table and cells.csv into the sweep's folder.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import cli
 from pfm_jax import page
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The sweep's folder.", required=True)
+from .common import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
 
 
 def main() -> None:
     print(page.write(Path(WORKDIR.value)))
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

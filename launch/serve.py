@@ -3,18 +3,19 @@
     python -m launch.serve --artifact=screw.pfm
     curl --data-binary @image.png 'http://127.0.0.1:8000/score?map=none'
 
-With a browser: http://127.0.0.1:8000/, and drop an image there. Also /health and /metrics.
+In a browser, open http://127.0.0.1:8000/ and drop an image there. Also /health and /metrics.
 """
 
 from absl import flags
 
-from launch import cli, detector_flags
 from pfm_jax.types import InputError
 
-HOST = flags.DEFINE_string("host", "127.0.0.1", "Who may reach it; 0.0.0.0: everyone who can.")
+from .common import cli, detector_flags
+
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all networks.")
 PORT = flags.DEFINE_integer("port", 8000, "TCP port.", lower_bound=1, upper_bound=65535)
-MEGABYTES = flags.DEFINE_float("max_megabytes", 32, "Of a request.", lower_bound=0)
-MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50, "Of an image.", lower_bound=0)
+MEGABYTES = flags.DEFINE_float("max_megabytes", 32, "Largest request, in MB.", lower_bound=0)
+MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50, "Largest image, in MP.", lower_bound=0)
 flags.adopt_module_key_flags(detector_flags)
 
 
@@ -35,5 +36,9 @@ def main() -> None:
     )
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,20 +1,21 @@
-"""Runs as TensorBoard shows them (extra `tensorboard`).
+"""Writes runs as TensorBoard reads them (extra tensorboard), finished or not.
 
     python -m launch.tensorboard --workdir=runs
     tensorboard --logdir=runs
 
-Writes a folder `tensorboard` into every run below the workdir, from metrics.jsonl, metrics.json and
-the gallery; also of a run that is still going on.
+Puts a folder `tensorboard` into every run below the workdir, from metrics.jsonl, metrics.json and
+the gallery.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import cli
 from pfm_jax import tensorboard
 
-WORKDIR = flags.DEFINE_string("workdir", None, "A folder with runs below it.", required=True)
+from .common import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder with runs below it.", required=True)
 
 
 def main() -> None:
@@ -22,5 +23,9 @@ def main() -> None:
         print(tensorboard.write(run))
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -3,35 +3,41 @@
     python -m launch.train --config=configs/mb_pfm_r18_r50.py --data_dir=D --category=screw \\
         --weights_dir=W --workdir=DIR
 
-Any field of the recipe can be set: --config.train.steps=500 --config.seed=1
+A recipe is a file, or the name of one of the package: --config=mb_pfm_r18_r50. Any field of it can
+be set: --config.train.steps=500 --config.seed=1
 """
 
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import cli, values
 from pfm_jax import report
-from pfm_jax.config import Config
-from pfm_jax.run import Sources, train_categories
+from pfm_jax.config import Config, Sources
+from pfm_jax.group import train_categories
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="The recipe, a file of configs/.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder of the categories, or an archive.")
+from .common import cli, recipe, values
+
+CONFIG = recipe.define("The recipe, by name or path.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
 CATEGORY = flags.DEFINE_string("category", None, "A category, or 'all'.", required=True)
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "A folder of pretrained weights.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where runs are kept.", required=True)
-SEEDS = flags.DEFINE_list("seeds", [], "Several at once, as 0,1,2; each gets WORKDIR/seed_N.")
-flags.mark_flag_as_required("config")
+WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+SEEDS = flags.DEFINE_list(
+    "seeds", [], "Comma-separated seeds, trained together into WORKDIR/seed_N."
+)
 
 
 def main() -> None:
     sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
-    config, workdir = values.recipe(CONFIG, Config), Path(WORKDIR.value)
+    config, workdir = recipe.value(CONFIG, Config), Path(WORKDIR.value)
     seeds = values.whole_numbers(SEEDS)
     results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
     print(report.table(results))
 
 
-if __name__ == "__main__":
+def entry() -> None:
     cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,7 +1,7 @@
-"""Defects made up on normal images, to choose by what has to do without test images.
+"""Synthetic defects on normal images, for model selection without test images.
 
-Five kinds (`KINDS`), specks to large areas, barely visible to plain, on the part and not beside it.
-What a kind can't change (a blur of a plain surface) is drawn again elsewhere.
+Five kinds (`KINDS`), from specks to large areas and barely visible to obvious, on the object rather
+than beside it. A defect without visible effect (blur on a plain surface) is redrawn elsewhere.
 """
 
 from __future__ import annotations
@@ -12,55 +12,57 @@ from scipy import ndimage
 
 KINDS = ("cut_paste", "texture", "blur", "scratch", "colour")
 
-VISIBLE = 5
-"""Grey levels by which a pixel of a defect differs at least."""
+VISIBLE_DIFFERENCE = 5
+"""Minimum difference of a defect pixel from the original, in grey levels."""
 
-LEAST = 4e-4
-"""The part of the image's pixels that are clearly changed at least, if any try gives so many."""
+MIN_CHANGED_FRACTION = 4e-4
+"""Target fraction of pixels that change clearly; the best attempt is used if none reaches it."""
 
-TRIES = 20
+MAX_ATTEMPTS = 20
+"""Attempts per defect."""
+
 Array = np.ndarray
 Rng = np.random.Generator
 
 
 def make(kind: str, image: Array, donor: Array, rng: Rng) -> tuple[Array, Array]:
-    """A defect on a normal image.
+    """Draws a synthetic defect on a normal image.
 
     Args:
         kind: one of `KINDS`.
         image: uint8 `[H, W, 3]`.
         donor: another normal image of this size.
-        rng: is drawn from.
+        rng: source of randomness, advanced in place.
 
     Returns:
-        The image with the defect, uint8 `[H, W, 3]`, and where it differs visibly, bool `[H, W]`.
+        The image with the defect, uint8 `[H, W, 3]`, and the mask of visible change, bool `[H, W]`.
     """
     best, most = (image, np.zeros(image.shape[:2], bool)), -1
-    # What a surface does by itself hides a defect: only what exceeds that is noticed.
-    hidden = VISIBLE + _low(np.abs(image - _low(image, 0.03))[..., 1], 0.06)
+    # Surface texture masks a defect: only a change that exceeds it is noticed.
+    hidden = VISIBLE_DIFFERENCE + _low(np.abs(image - _low(image, 0.03))[..., 1], 0.06)
     add = _tinted if kind in ("scratch", "colour") else _replaced
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         mixed = (image + add(kind, image, donor, hidden, rng)).round().clip(0, 255).astype(np.uint8)
         difference = np.abs(mixed.astype(np.int16) - image).max(-1)
         if (clear := int((difference >= hidden).sum())) > most:
-            best, most = (mixed, difference >= VISIBLE), clear
-        if most >= LEAST * hidden.size:
+            best, most = (mixed, difference >= VISIBLE_DIFFERENCE), clear
+        if most >= MIN_CHANGED_FRACTION * hidden.size:
             break
     return best
 
 
 def _tinted(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) -> Array:
-    """What a stain, a scratch, a dent or a bump adds to the image, float32 `[H, W, 3]`."""
+    """Residual of a stain, scratch, dent or bump, float32 `[H, W, 3]`."""
     place, lit, turn = _place(image, rng), rng.random() < 0.3, rng.uniform(0, 2 * np.pi)
     shape = _lines(image, place, rng) if kind == "scratch" else _blob(image, place, 0.01, rng)
-    if lit:  # Its slopes in light from one side: bright here, dark there.
+    if lit:  # Relief lit from one side: one slope bright, the other dark.
         down, right = np.gradient(shape, axis=(0, 1))
         shape = np.cos(turn) * right + np.sin(turn) * down
         shape /= max(np.abs(shape).max(), 1e-6)
-    # It ends where the material does: at what is brighter or darker than its own place.
+    # Confined to the material: fades at pixels brighter or darker than the defect's centre.
     low, here = _low(image, 0.02)[..., 1], (int(place.imag), int(place.real))
     material = np.exp(-(((low - low[here]) / (1.5 * low.std() + 1)) ** 2))
-    # Most are dark. Only stains have another hue, and none in a grey image.
+    # Most are dark. Only stains change hue noticeably, and none in a grey image.
     hue = (0.3 if kind == "colour" and not lit else 0.05) * (image != image[..., :1]).any()
     tint = rng.choice([-1, 1], p=[0.65, 0.35]) + rng.normal(0, hue, 3)
     tint *= min(10 ** rng.random() * hidden[here], 100) / np.abs(tint).max()
@@ -68,7 +70,7 @@ def _tinted(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) -> A
 
 
 def _replaced(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) -> Array:
-    """What smears, other structure or a distortion add to the image, float32 `[H, W, 3]`."""
+    """Residual of a smear, foreign structure or distortion, float32 `[H, W, 3]`."""
     side, place, grid = min(hidden.shape), _place(image, rng), _grid(image)
     if kind == "blur":
         blur = ImageFilter.GaussianBlur(tuple(0.5 + 0.003 * 7 ** rng.random(2) * side))
@@ -81,7 +83,7 @@ def _replaced(kind: str, image: Array, donor: Array, hidden: Array, rng: Rng) ->
         zoom = 2 ** rng.uniform(-1.2, 1.2) * np.exp(1j * np.pi * rng.uniform(-1, 1) ** 3)
         source, fitted = (donor, rng.random()) if kind == "cut_paste" else (image, 1)
         other = _sampled(source, _place(source, rng) + (grid - place) * zoom)
-        # With the coarse brightness of the place, wholly or in part, no edge shows.
+        # Matching the local coarse brightness, fully or partly, hides the edge.
         other += fitted * (_low(image, 0.08) - _low(other.astype(np.uint8), 0.08))
     return np.asarray(rng.uniform(0.7, 1) * _blob(image, place, 0.045, rng) * (other - image))
 
@@ -91,26 +93,26 @@ def _grid(image: Array) -> Array:
 
 
 def _sampled(image: Array, grid: Array) -> Array:
-    """The image at these places, mirrored beyond its border, float32."""
+    """Samples the image at these positions, mirrored at its border, float32."""
     at = [grid.real, grid.imag]
     return np.stack([ndimage.map_coordinates(c, at, np.float32, 1, "mirror") for c in image.T], -1)
 
 
 def _low(image: Array, part: float) -> Array:
-    """The image without structure smaller than this part of its side, float32."""
+    """Low-pass filters the image at a scale of `part` of its side, float32."""
     size = [max(2, round(n / part / min(image.shape[:2]))) for n in image.shape[1::-1]]
     small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     return np.asarray(small.resize(image.shape[1::-1], Image.Resampling.BICUBIC), np.float32)
 
 
 def _noise(image: Array, part: float, rng: Rng) -> Array:
-    """Smooth noise with lumps of this part of the side, float32 `[H, W]`."""
+    """Smooth unit-variance noise at a scale of `part` of the side, float32 `[H, W]`."""
     noise = _low(rng.standard_normal(image.shape[:2], np.float32), part)
     return np.asarray(noise / noise.std())
 
 
 def _place(image: Array, rng: Rng) -> complex:
-    """Column + i row, likelier where the image is unlike its border or its surroundings."""
+    """Random position, column + i row, likelier where it differs from border or surroundings."""
     coarse = np.asarray(Image.fromarray(image).convert("L").resize((64, 64)), np.float64)
     border = np.median(np.concatenate([coarse[[0, -1]], coarse[:, [0, -1]].T]))
     unlike = np.abs(coarse - border) + np.abs(coarse - ndimage.gaussian_filter(coarse, 3))
@@ -120,21 +122,27 @@ def _place(image: Array, rng: Rng) -> complex:
 
 
 def _blob(image: Array, place: complex, least: float, rng: Rng) -> Array:
-    """A region, float32 `[H, W, 1]` in [0, 1]: `least` to 25% of the side in radius, small ones as
-    often as large ones, compact to torn, its edge a fifth of the radius wide to more than all."""
+    """Random region, float32 `[H, W, 1]` in [0, 1].
+
+    Its radius is log-uniform from `least` to 25% of the side, its outline compact to ragged, its
+    edge from a fifth to more than all of the radius wide.
+    """
     radius, stretch = least * (0.25 / least) ** rng.random(), rng.uniform(1, 1.7)
     unit = radius * min(image.shape[:2]) * np.exp(1j * rng.uniform(0, np.pi))
     offset = (_grid(image) - place) / unit
     distance = np.hypot(offset.real / stretch, offset.imag * stretch)
-    rough = rng.uniform(0.1, 0.4) * (distance < 1.6)  # Without specks far from it.
+    rough = rng.uniform(0.1, 0.4) * (distance < 1.6)  # No specks far from the region.
     distance += rough * (_noise(image, radius, rng) + _noise(image, radius / 3, rng))
     shape = ((1 - distance) / (0.2 * 7 ** rng.random())).clip(0, 1).astype(np.float32)
     return np.asarray(ndimage.gaussian_filter(shape, 0.5 + 0.001 * min(shape.shape)))[..., None]
 
 
 def _lines(image: Array, place: complex, rng: Rng) -> Array:
-    """One to four crooked lines side by side, float32 `[H, W, 1]` in [0, 1]: 4 to 50% of the side
-    in length, hairlines to broad ones, fading towards their ends and worn here and there."""
+    """One to four crooked lines side by side, float32 `[H, W, 1]` in [0, 1].
+
+    They are 4 to 50% of the side long, hairline to broad, fade towards their ends and are partly
+    worn away.
+    """
     side, turn, crooked = min(image.shape[:2]), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
     length, width = 0.04 * 12 ** rng.random() * side, 0.003 * 6 ** rng.random() * side
     canvas = Image.new("L", image.shape[1::-1])

@@ -1,4 +1,4 @@
-"""Named arrays and what is to be said of them, in one safetensors file with a checksum."""
+"""Named arrays and their metadata in one safetensors file with a checksum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = "pfm_jax detector 1"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """A pytree of arrays on the host, by the path of each: `heads/layers/conv4_x/forward/0/1`."""
+    """Host arrays of a pytree, keyed by path: `heads/layers/conv4_x/forward/0/1`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
@@ -29,10 +29,10 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def filled(like: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
-    """The pytree `like` (of shapes) with the arrays of a file.
+    """Fills the pytree `like` (of shapes) with the arrays of a file.
 
     Raises:
-        InputError: an array is missing, left over or of another shape.
+        InputError: an array is missing, unexpected or of the wrong shape or type.
     """
     wanted, structure = jax.tree_util.tree_flatten_with_path(like)
     shapes = {_name(place): (leaf.shape, leaf.dtype) for place, leaf in wanted}
@@ -43,7 +43,7 @@ def filled(like: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
 
 
 def fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """sha256 (hex) of every name, shape, type and number."""
+    """sha256 (hex) of all names, shapes, dtypes and values."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.shape}\0{array.dtype}\0".encode())
@@ -52,14 +52,14 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    """Writes whole or not at all. Raises InputError if it can't be written."""
+    """Writes arrays and metadata atomically. Raises InputError on failure."""
     about = {**about, "sha256": fingerprint(arrays)}
     metadata = {"format": FORMAT, "about": json.dumps(about)}
     files.write(path, safetensors.numpy.save(arrays, metadata))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `write` wrote. Raises InputError: no such file, or not whole."""
+    """Reads arrays and metadata. Raises InputError: a missing or damaged file."""
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}

@@ -1,6 +1,6 @@
 """An exported detector: a program, its weights and a manifest in one zip file.
 
-Loading needs jax, numpy and Pillow; nothing of how the detector was trained.
+Loading needs jax, numpy and Pillow, and no code that trained the detector.
 
     program.stablehlo   (weights, uint8 RGB images [b, size, size, 3]) -> image_scores [b],
                         anomaly_maps [b, size, size] and the maps of each level; any b
@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax import export
 
+from pfm_jax import sharding
 from pfm_jax.calibration import Threshold
 from pfm_jax.scorer import Scorer
 from pfm_jax.types import InputError
@@ -31,7 +32,7 @@ PROGRAM, WEIGHTS, MANIFEST = "program.stablehlo", "weights.npz", "manifest.json"
 
 
 class Artifact(NamedTuple):
-    """What is in the file.
+    """Content of the file.
 
     Attributes:
         program: the serialised `jax.export.Exported`.
@@ -45,7 +46,7 @@ class Artifact(NamedTuple):
 
 
 def pack(artifact: Artifact) -> bytes:
-    """The file."""
+    """Serialises an artefact."""
     weights = io.BytesIO()
     np.savez(weights, **artifact.weights)  # type: ignore[arg-type]
     held = {PROGRAM: artifact.program, WEIGHTS: weights.getvalue()}
@@ -60,12 +61,12 @@ def pack(artifact: Artifact) -> bytes:
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether a file looks like one."""
+    """Whether a file looks like an artefact."""
     return zipfile.is_zipfile(path)
 
 
 def read(path: Path) -> Artifact:
-    """The file's content. Raises InputError: no such file, no artefact, or a damaged one."""
+    """Reads an artefact. Raises InputError: no such file, no artefact, or a damaged one."""
     try:
         with zipfile.ZipFile(path) as file:
             manifest = json.loads(file.read(MANIFEST))
@@ -85,20 +86,20 @@ def read(path: Path) -> Artifact:
 
 
 def program(artifact: Artifact) -> Any:
-    """The program on the device, with its weights: uint8 `[b, size, size, 3]` -> its outputs."""
+    """Loads the program and its weights: uint8 `[b, size, size, 3]` -> its outputs."""
     call = jax.jit(export.deserialize(bytearray(artifact.program)).call)
-    weights = jax.device_put(list(artifact.weights.values()))
+    weights = sharding.replicate(list(artifact.weights.values()))
     return lambda images: call(weights, images)
 
 
 def load(path: Path) -> Scorer:
-    """An exported detector as a scorer. Raises InputError; see `read`."""
+    """Loads an exported detector as a scorer. Raises InputError; see `read`."""
     artifact = read(path)
     run, manifest = program(artifact), artifact.manifest
 
-    def score_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score_batch(images: Any) -> tuple[Any, Any]:
         found = run(images)
-        return np.asarray(found["image_scores"]), np.asarray(found["anomaly_maps"])
+        return found["image_scores"], found["anomaly_maps"]
 
     return Scorer(
         score_batch=score_batch,

@@ -1,7 +1,7 @@
 """The features of a training set, extracted once and kept where there is room.
 
-The backbones are frozen and nothing is augmented, so what training needs of an image never
-changes. It is kept as float16: a unit vector loses 5e-4 of itself at most.
+The backbones are frozen and nothing is augmented, so an image's features never change. They are
+kept as float16: a unit vector loses 5e-4 of itself at most.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import numpy as np
 from jax import Array, lax
 
 from pfm_jax import images as image_files
-from pfm_jax import memory, sharding, tiles
-from pfm_jax.features import Networks, extract, feature_shapes
+from pfm_jax import sharding, tiles
+from pfm_jax.features import extract, feature_channels
 from pfm_jax.files import cache_dir
+from pfm_jax.networks import Networks
 from pfm_jax.tiles import Tiles
-from pfm_jax.types import Example, FeaturePair, InputError
+from pfm_jax.types import STRIDES, Example, Features, InputError, Pair
 
-SHARE = 0.5
-"""The part of the memory that is free which a cache may take."""
+MEMORY_FRACTION = 0.5
+"""Fraction of free memory that a cache may take."""
 
 log = logging.getLogger(__name__)
 
@@ -36,58 +37,51 @@ log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """The features of one training set, or of several of as many images each.
+    """The features of one training set, or of several with as many images each.
 
     Attributes:
-        rows: float16 `[D * N * h * w, C]` per level, image after image, row-major. JAX arrays if
-            `place` is `"device"`, NumPy arrays if it is `"host"` or `"disk"` (memory-mapped).
-        num_images: N, of each data set; a tile is an image here.
+        rows: float16 `[D * N * h * w, C]` per level and network, image after image, row-major. JAX
+            arrays if `place` is `"device"`, NumPy arrays if `"host"` or `"disk"` (memory-mapped).
         place: where the rows are.
-        num_datasets: D.
     """
 
-    rows: FeaturePair
-    num_images: int = dataclasses.field(metadata={"static": True})
+    rows: Features
     place: str = dataclasses.field(metadata={"static": True})
-    num_datasets: int = dataclasses.field(default=1, metadata={"static": True})
 
 
 def at_levels(cache: FeatureCache, levels: tuple[str, ...]) -> FeatureCache:
-    """The same at some levels only."""
-    source, target = ({k: r[k] for k in levels} for r in (cache.rows.source, cache.rows.target))
-    return dataclasses.replace(cache, rows=FeaturePair(source, target))
+    """Selects some levels of a cache."""
+    return dataclasses.replace(cache, rows={k: cache.rows[k] for k in levels})
 
 
 def choose_place(nbytes: int) -> str:
     """`"device"`, `"host"` or `"disk"`: the first with room for `nbytes`."""
-    if nbytes <= SHARE * memory.free_on_device():
+    if nbytes <= MEMORY_FRACTION * sharding.free_on_device():
         return "device"
-    return "host" if nbytes <= SHARE * memory.free_on_host() else "disk"
+    return "host" if nbytes <= MEMORY_FRACTION * sharding.free_on_host() else "disk"
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _store(rows: FeaturePair, new: FeaturePair, start: dict[str, Array]) -> FeaturePair:
-    def one(old: Array, features: Array, row: Array) -> Array:
-        return lax.dynamic_update_slice(old, features.astype(old.dtype), (row, 0))
-
-    source = {
-        level: one(rows.source[level], new.source[level], row) for level, row in start.items()
+def _store_on_device(rows: Features, new: Features, start: dict[str, Array]) -> Features:
+    stored = {
+        level: jax.tree.map(
+            lambda old, f, row=row: lax.dynamic_update_slice(old, f.astype(old.dtype), (row, 0)),
+            rows[level],
+            new[level],
+        )
+        for level, row in start.items()
     }
-    target = {
-        level: one(rows.target[level], new.target[level], row) for level, row in start.items()
-    }
-    return sharding.replicated(FeaturePair(source, target))
+    return sharding.constrain_replicated(stored)
 
 
-def _store_on_host(rows: FeaturePair, new: FeaturePair, start: dict[str, int]) -> FeaturePair:
-    new = sharding.on_host(new)
-    for old, features in ((rows.source, new.source), (rows.target, new.target)):
-        for level, row in start.items():
-            old[level][row : row + len(features[level])] = features[level]
+def _store_on_host(rows: Features, new: Features, start: dict[str, int]) -> Features:
+    for level, pair in sharding.fetch(new).items():
+        for old, features in zip(rows[level], pair, strict=True):
+            old[start[level] : start[level] + len(features)] = features
     return rows
 
 
-def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+def _on_disk(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     """A memory-mapped file that is gone when the array is."""
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,19 +91,19 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
 
 
 @jax.jit
-def _finite(features: FeaturePair) -> FeaturePair:
-    """Of each image `[B]`, whether all of its features are numbers."""
+def _finite(features: Features) -> Features:
+    """Whether all features of each image `[B]` are finite."""
     finite = jax.tree.map(lambda f: jnp.isfinite(f).all((1, 2, 3)), features)
-    return sharding.replicated(finite)
+    return sharding.constrain_replicated(finite)
 
 
-def _check_finite(finite: Sequence[FeaturePair], examples: Sequence[Example], cuts: int) -> None:
-    """Looks at what is known of every tile of every batch, at the end: no batch waits for it."""
+def _check_finite(finite: Sequence[Features], examples: Sequence[Example], tiles: int) -> None:
+    """Checks every batch at the end, so that no batch waits for it. Raises InputError."""
     for index, batch in enumerate(finite):
-        for side, pyramid in (("source", batch.source), ("target", batch.target)):
-            for level, fine in pyramid.items():
+        for level, pair in batch.items():
+            for side, fine in pair._asdict().items():
                 if not np.asarray(fine).all():
-                    start = index // cuts * len(fine) + int(np.asarray(fine).argmin())
+                    start = index // tiles * len(fine) + int(np.asarray(fine).argmin())
                     path = examples[min(start, len(examples) - 1)].path
                     raise InputError(
                         f"{path}: the features of the {side} network at {level} are not finite"
@@ -117,19 +111,23 @@ def _check_finite(finite: Sequence[FeaturePair], examples: Sequence[Example], cu
 
 
 EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
+"""Place -> function that makes an array there."""
 
 
 def cache_shapes(
     networks: Networks, num_images: int, cut: Tiles, levels: tuple[str, ...]
-) -> FeaturePair:
-    """The shapes of the rows of a cache of so many images."""
+) -> dict[str, Pair[jax.ShapeDtypeStruct]]:
+    """Shapes of the rows of a cache of `num_images` images."""
     num_tiles = num_images * len(tiles.corners(cut))
-    return jax.tree.map(
-        lambda grid: jax.ShapeDtypeStruct(
-            (num_tiles * math.prod(grid.shape[1:3]), grid.shape[3]), np.float16
-        ),
-        feature_shapes(networks, cut.size, levels),
-    )
+    return {
+        level: Pair(
+            *(
+                jax.ShapeDtypeStruct((num_tiles * (cut.size // STRIDES[level]) ** 2, c), np.float16)
+                for c in channels
+            )
+        )
+        for level, channels in feature_channels(networks, levels).items()
+    }
 
 
 def build_cache(
@@ -138,41 +136,40 @@ def build_cache(
     cut: Tiles,
     levels: tuple[str, ...],
     place: str | None = None,
-    num_datasets: int = 1,
 ) -> FeatureCache:
-    """Extracts the features of every tile of every image once.
+    """Extracts the features of every tile of every image, once.
 
     Args:
         networks: the frozen networks.
         examples: the training images, of one data set after the other.
         cut: the size that they are resized to, and the tiles.
-        levels: which to keep.
+        levels: which levels to keep.
         place: see `FeatureCache`; chosen by size if None.
-        num_datasets: how many data sets the examples are, all of the same number.
 
     Raises:
         InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = cache_shapes(networks, len(examples), cut, levels)
-    num_tiles = len(examples) * len(tiles.corners(cut))
-    positions = {k: rows.shape[0] // num_tiles for k, rows in shapes.source.items()}
-    nbytes = memory.tree_bytes(shapes)
+    nbytes = sharding.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
-    if place == "device":
-        rows = sharding.everywhere(rows)
-    store, done = _store if place == "device" else _store_on_host, 0
-    finite: list[FeaturePair] = []
-    batch_size, share = sharding.batch_size(image_files.BATCH_SIZE), sharding.share()
-    for images, count in image_files.batches(examples, cut.image, batch_size, "features", share):
+    rows, store = (
+        (sharding.replicate(rows), _store_on_device)
+        if place == "device"
+        else (rows, _store_on_host)
+    )
+    positions, done = {level: (cut.size // STRIDES[level]) ** 2 for level in levels}, 0
+    finite: list[Features] = []
+    batch_size = sharding.batch_size(image_files.BATCH_SIZE)
+    for images, count in image_files.batches(examples, cut.image, batch_size, "features"):
         for tile in tiles.cut(images, cut):
-            features = extract(networks, sharding.spread(tile), levels)
+            features = extract(networks, sharding.shard_batch(tile), levels)
             finite.append(_finite(features))
             new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
             rows = store(rows, new, {level: done * n for level, n in positions.items()})
             done += count
     _check_finite(finite, examples, len(tiles.corners(cut)))
     rows = jax.block_until_ready(rows)
-    memory.release()
-    return FeatureCache(rows, num_tiles // num_datasets, place, num_datasets)
+    sharding.release_memory()
+    return FeatureCache(rows, place)

@@ -1,8 +1,8 @@
-"""Scores of normal images -> a threshold with a guaranteed rate of false alarms, and p-values.
+"""Conformal calibration: thresholds with a guaranteed false-positive rate, and p-values.
 
 Split conformal prediction: if the held-out normal images and a new normal image are exchangeable
-(drawn alike, in any order), the rank of the new one's score among them is uniform. No anomalous
-image is needed, and nothing is assumed of how scores are distributed. (Vovk et al., 2005;
+(their order carries no information), the rank of the new one's score among them is uniform. No
+anomalous images and no assumption about the score distribution are needed. (Vovk et al., 2005;
 Bates et al., 2023, "Testing for outliers with conformal p-values".)
 """
 
@@ -19,16 +19,16 @@ from pfm_jax.types import InputError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Threshold:
-    """Where the line is, and how far it can be trusted.
+    """Decision threshold with its statistical guarantees.
 
     Attributes:
-        value: an image is anomalous if its score is greater.
-        false_positive_rate: that was asked for: a new normal image exceeds the threshold with no
-            greater probability, over the draw of the held-out images and of the image. None if
+        value: score above which an image is anomalous.
+        false_positive_rate: requested upper bound on the probability that a new normal image
+            exceeds the threshold, over the draw of the held-out images and of the image. None if
             the threshold was given.
-        bound: the rate that this very threshold keeps below, with 95% confidence: which images
-            were held out is luck, and the fewer there were the more.
-        num_images: held-out normal images that it follows from.
+        bound: 95% upper confidence bound on the false-positive rate of this particular threshold,
+            given the random choice of held-out images; looser for fewer images.
+        num_images: held-out normal images used for calibration.
     """
 
     value: float
@@ -47,19 +47,19 @@ class Threshold:
 
 
 def images_needed(false_positive_rate: float) -> int:
-    """The fewest held-out normal images that can promise the rate."""
+    """Minimum number of held-out normal images that can guarantee the rate."""
     return math.ceil(1 / false_positive_rate - 1 - 1e-9)
 
 
 def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshold:
-    """The lowest threshold that keeps the rate.
+    """Lowest threshold that guarantees the rate.
 
     Args:
-        normal_scores: `[n]`, of images that the heads did not learn from.
-        false_positive_rate: above 0 and below 1.
+        normal_scores: `[n]`, of normal images that the heads were not trained on.
+        false_positive_rate: upper bound on the rate, in (0, 1).
 
     Raises:
-        InputError: too few images for the rate; says how many are needed.
+        InputError: a rate outside (0, 1), or too few images for it; states how many are needed.
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(f"false_positive_rate={false_positive_rate}: must be above 0 and below 1")
@@ -72,16 +72,16 @@ def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshol
         )
     above = math.floor((n + 1) * false_positive_rate + 1e-9)
     value = np.partition(normal_scores, n - above)[n - above]
-    # The rate beyond the k-th smallest of n is distributed as Beta(n + 1 - k, k); `above` is n+1-k.
+    # The rate above the k-th smallest of n follows Beta(n + 1 - k, k); `above` is n + 1 - k.
     bound = stats.beta.ppf(0.95, above, n + 1 - above)
     return Threshold(float(value), false_positive_rate, float(bound), n)
 
 
 def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
-    """`[N]`: how often a normal image scores as high or higher, counting the image itself.
+    """Conformal p-values `[N]`: rate of normal scores at least as high, itself included.
 
-    At most `false_positive_rate` exactly where the score exceeds the `threshold` of that rate, if
-    no held-out scores are tied. NaN without held-out images.
+    A p-value is at most `false_positive_rate` exactly where the score exceeds the `threshold` of
+    that rate, if no held-out scores are tied. NaN without held-out images.
     """
     n = len(normal_scores)
     if not n:

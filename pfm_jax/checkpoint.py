@@ -1,4 +1,4 @@
-"""A run on disk: the newest training states, and beside each what it was trained from (Orbax)."""
+"""Checkpoints of a run: its newest training states, each with its provenance (Orbax)."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pfm_jax")
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a run was made from; kept with every checkpoint.
+    """What a run is made from; kept with every checkpoint.
 
     Attributes:
         config: the recipe.
-        category: of the data set.
-        data: its fingerprint.
+        category: name of the category.
+        data: fingerprint of the data set.
         weights: name of each network -> fingerprint of its weights.
-        num_images: images it was trained on.
-        data_dir, weights_dir: where data and weights were; may be overridden later.
-        versions: of the packages that decide numbers.
-        device: what it ran on.
+        num_images: number of training images.
+        data_dir: where the data was; may be overridden later.
+        weights_dir: where the weights were, likewise.
+        versions: package -> version, of those that decide numbers.
+        device: kind of device.
     """
 
     config: Config
@@ -54,17 +55,21 @@ class Provenance:
     device: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it; the config as nested dicts."""
+        """Nested dictionaries as JSON holds them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 def versions() -> dict[str, str]:
-    """Package -> installed version."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
+    """Package -> installed version; a checkout on the path may not be installed."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    try:
+        return {**found, "pfm_jax": importlib.metadata.version("pfm_jax")}
+    except importlib.metadata.PackageNotFoundError:
+        return {**found, "pfm_jax": "not installed"}
 
 
 def check_same_run(old: Provenance, new: Provenance, folder: Path) -> None:
-    """Raises InputError with every difference that would make the numbers other ones."""
+    """Checks that two runs give the same numbers. Raises InputError with every difference."""
     differences = _differences(
         dataclasses.asdict(old.config), dataclasses.asdict(new.config), "config."
     )
@@ -91,7 +96,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`; the last two are kept. A context manager."""
+    """The last two checkpoints of one run, in `folder`. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -105,10 +110,10 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: TrainState, provenance: Provenance) -> None:
-        """Saves whole or not at all, in the background; waits for the save before.
+        """Saves atomically in the background, after the previous save has finished.
 
         Raises:
-            OSError: the save before could not be written; the checkpoints before it are there.
+            OSError: the previous save failed; the checkpoints before it are there.
         """
         raw = _raw(state)
         about = {**provenance.to_json(), "sha256": fingerprint(named(raw))}
@@ -120,10 +125,10 @@ class Checkpoints:
         )
 
     def provenance(self) -> Provenance | None:
-        """That of the newest checkpoint that is whole; None if there is none.
+        """Provenance of the newest intact checkpoint; None if there is none.
 
         Raises:
-            InputError: one that can't be read here, or of another version of this package.
+            InputError: a checkpoint that can't be read, or of another version of pfm_jax.
         """
 
         def one(step: int) -> Provenance:
@@ -137,14 +142,13 @@ class Checkpoints:
         return self._newest(one)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state that is whole. One that is not is set aside, and a warning says so.
+        """Restores the newest intact state; a corrupt one is quarantined, with a warning.
 
         Args:
-            like: a state of the same run; its shapes count, not its values. Given back if no
-                checkpoint is whole.
+            like: a state of the same run, for its shapes; returned if no checkpoint is intact.
 
         Raises:
-            InputError: one that can't be read here, or of another version of this package.
+            InputError: a checkpoint that can't be read, or of another version of pfm_jax.
         """
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _raw(like))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
@@ -152,7 +156,7 @@ class Checkpoints:
         def one(step: int) -> TrainState:
             raw = self._manager.restore(step, args=args).state
             if fingerprint(named(raw)) != self._about(step)["sha256"]:
-                raise ValueError("its checksum is another one")
+                raise ValueError("its checksum differs")
             return dataclasses.replace(raw, key=jax.random.wrap_key_data(raw.key))
 
         return self._newest(one) or like
@@ -169,10 +173,10 @@ class Checkpoints:
                 reason = " ".join(str(error).split())[:100]
                 aside = self.folder.parent / "damaged" / f"{step}_{time.time_ns()}"
                 log.warning("step %d is damaged (%s): moved to %s", step, reason, aside)
-                if sharding.is_first():
+                if sharding.is_primary():
                     aside.parent.mkdir(exist_ok=True)
                     shutil.move(self.folder / str(step), aside)
-                sharding.wait("damage")
+                sharding.barrier("quarantine")
                 self._manager.reload()
         return None
 
@@ -190,5 +194,5 @@ class Checkpoints:
 
 
 def _raw(state: TrainState) -> TrainState:
-    """With the key as plain numbers, as Orbax can keep it."""
+    """Replaces the key by its data, which Orbax can save."""
     return dataclasses.replace(state, key=jax.random.key_data(state.key))

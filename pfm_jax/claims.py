@@ -1,19 +1,21 @@
-"""What the paper says of its cases, and whether a sweep shows it."""
+"""The paper's claims, tested on the results of a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pfm_jax.metrics import PAPER_METRICS
 from pfm_jax.plan import Plan
-from pfm_jax.results import METRICS, Cell, over_categories, over_seeds
-from pfm_jax.tables import NAMES, describe, of_case, percent
+from pfm_jax.results import Cell, over_categories, over_seeds
+from pfm_jax.tables import METRIC_NAMES, case_cells, describe, percent
 
-WIDE = 0.1
+WIDE_MARGIN = 0.1
+"""Margin of pretrained over random weights, as a fraction."""
 
 
 class Claim(NamedTuple):
-    """A claim on a pair of networks in one metric: `winner` is above each of `losers`."""
+    """Outcome of a claim for one pair of networks and one metric, with the measured values."""
 
     words: str
     holds: bool
@@ -21,10 +23,10 @@ class Claim(NamedTuple):
 
 
 def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
-    """All that the cases of a sweep can tell.
+    """Tests all claims that the cases of a sweep allow.
 
     Both directions beat one at a level (case 2 and 1); three levels beat each alone (8 and 2 to 4);
-    pretrained networks beat random ones by more than `WIDE` (8 and 9).
+    pretrained networks beat random ones by more than `WIDE_MARGIN` (8 and 9).
     """
     one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
     pairs = {n: plan.configs[c.run].networks for n, c in plan.cases.items()}
@@ -46,8 +48,8 @@ def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
             and (networks.source, networks.target) == (pairs[name].source, pairs[name].target)
             and plan.cases[n].levels == case.levels
         ]
-        margin = f"pretrained beats random by more than {100 * WIDE:.0f} points"
-        there += _compare(plan, found, margin, name, random, WIDE)
+        margin = f"pretrained beats random by more than {100 * WIDE_MARGIN:.0f} points"
+        there += _compare(plan, found, margin, name, random, WIDE_MARGIN)
     return list(dict.fromkeys(there))
 
 
@@ -59,17 +61,17 @@ def _compare(
     losers: Sequence[str],
     margin: float = 0.0,
 ) -> list[Claim]:
-    """The claim in each metric, where all of its cases have results."""
+    """Tests a claim in each metric for which all of its cases have results."""
     networks, claims_ = plan.configs[plan.cases[winner].run].networks, []
-    for metric in METRICS if losers else ():
-        ours = over_categories(of_case(found, winner), metric)
-        theirs = {n: over_categories(of_case(found, n), metric) for n in losers}
+    for metric in PAPER_METRICS if losers else ():
+        ours = over_categories(case_cells(found, winner), metric)
+        theirs = {n: over_categories(case_cells(found, n), metric) for n in losers}
         known = {n: spread for n, spread in theirs.items() if spread is not None}
         if ours is None or len(known) < len(theirs):
             continue
         holds = all(ours.mean > spread.mean + margin for spread in known.values())
         against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
-        where = f"{words} ({networks.source} and {networks.target}), {NAMES[metric]}"
+        where = f"{words} ({networks.source} and {networks.target}), {METRIC_NAMES[metric]}"
         alone = _where(plan, found, winner, losers, metric, margin)
         claims_.append(Claim(where, holds, f"{percent(ours)} against {against}. {alone}"))
     return claims_
@@ -83,10 +85,10 @@ def _where(
     metric: str,
     margin: float,
 ) -> str:
-    """In which categories a claim holds, each by itself."""
+    """Lists the categories in which a claim holds and those in which it does not."""
     holds: dict[bool, list[str]] = {True: [], False: []}
     for category in plan.categories:
-        cells = [of_case(found, name, category) for name in (winner, *losers)]
+        cells = [case_cells(found, name, category) for name in (winner, *losers)]
         ours, *theirs = (over_seeds(some, metric) for some in cells)
         if ours and None not in theirs:
             best = max(spread.mean for spread in theirs if spread)

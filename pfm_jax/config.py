@@ -1,39 +1,34 @@
-"""One typed config tree. Every default is written here, once; a recipe states what differs.
+"""The recipe: one typed, frozen config tree. Every default is written here, once.
 
-The classes have slots, so a misspelt field is an error, and are mutable, so that flags can
-override any field (`--config.train.steps=500`). They hash by value: a recipe is a static
-argument of `jit`. (Annotations are not deferred here: flags read the types.)
+A recipe file in `configs/` states what differs. Configs hash by value, so that they can be static
+arguments of `jit`. (Annotations are not deferred here: flags read the types.)
 """
 
-import copy
 import dataclasses
-import functools
-import math
+import difflib
+import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
-from pfm_jax.types import LEVELS, InputError
-
-DIRECTIONS = ("forward", "backward")
-SAMPLINGS = ("positions", "images")
-SCHEDULES = ("constant", "cosine", "linear")
-PRECISIONS = ("auto", "float32", "bfloat16")
+from pfm_jax.types import DIRECTIONS, InputError
 
 
 def _by_value(config: object) -> int:
     return hash(repr(config))
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class DataConfig:
-    """What is looked at.
+    """Data set and input size.
 
     Attributes:
-        dataset: `"mvtec_ad"` (also any category in its layout), `"folder"` or `"elpv"`.
-        image_size: images are resized to this square, in pixels; a multiple of 16.
-        tile_size: the networks see tiles of this square, a multiple of 16; 0: the whole image.
-        tile_overlap: of neighbouring tiles when scoring, in pixels.
-        held_out: the part of the normal training images that is not learned from: their scores set
-            the threshold. They are the same images for every seed.
+        dataset: a name in `datasets.NAMES`, for instance `"mvtec_ad"` (any category in its layout).
+        image_size: side of the square that images are resized to, in pixels; a multiple of 16.
+        tile_size: side of the tiles that the networks see, a multiple of 16; 0: the whole image.
+        tile_overlap: overlap of neighbouring tiles when scoring, in pixels.
+        held_out: fraction of the normal training images kept from training, whose scores set the
+            threshold; the same images for every seed.
     """
 
     dataset: str = "mvtec_ad"
@@ -42,19 +37,18 @@ class DataConfig:
     tile_overlap: int = 64
     held_out: float = 0.1
 
-    __hash__ = _by_value
 
-
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class NetworksConfig:
     """The two frozen networks.
 
     Attributes:
-        source, target: names in `backbones.NAMES`.
-        pretrained: on ImageNet; else their weights are random (the control of Table VII, case 9).
-        seed: of random weights.
-        neighbourhood: features are averaged over so many positions a side, an odd number; 1: not.
-            It suits surfaces, and costs parts whose defects are as small as a position.
+        source: name of the source network (SNN in the paper), one of `backbones.NAMES`.
+        target: name of the target network (TNN), likewise.
+        pretrained: ImageNet weights, else random ones (the control of Table VII, case 9).
+        seed: seed of random weights.
+        neighbourhood: side, in positions, of the square that features are averaged over; odd, 1 for
+            none. Larger suits surfaces and costs parts whose defects are as small as a position.
     """
 
     source: str = "resnet34"
@@ -63,17 +57,15 @@ class NetworksConfig:
     seed: int = 0
     neighbourhood: int = 1
 
-    __hash__ = _by_value
 
-
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class MappingConfig:
-    """The heads.
+    """The mapping heads.
 
     Attributes:
         latent: level -> c of Table II; its keys are the levels that are mapped.
-        directions: `("forward",)` is PFM, both are B-PFM (one level) and MB-PFM (three).
-        normalize_prediction: L2-normalise the heads' outputs (eq. 7, 11).
+        directions: `("forward",)` for PFM, both for B-PFM (one level) and MB-PFM (three).
+        normalize_prediction: whether the heads' outputs are L2-normalised (eq. 7, 11).
     """
 
     latent: dict[str, int] = dataclasses.field(
@@ -85,27 +77,28 @@ class MappingConfig:
     __hash__ = _by_value
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How the heads learn.
+    """Optimisation of the heads.
 
     Attributes:
-        sampling: `"positions"` draws random positions of all images, `"images"` whole images,
-            every image once an epoch.
+        sampling: `"positions"` draws random positions of all images, `"images"` whole images, each
+            once an epoch.
         positions: level -> positions a step, for `"positions"`.
-        candidates: so many more are drawn for each of them, and the worst mapped of those are half
-            of the step's positions; 0: all are drawn uniformly.
+        candidates: candidates per position for hard mining: half of each step is the candidates
+            with the largest residual; 0 draws all positions uniformly.
         batch_size: images a step, for `"images"`.
-        steps: steps in all, for `"positions"`.
+        steps: total steps, for `"positions"`.
         epochs: passes over the images, for `"images"`.
         learning_rate: level -> peak rate of Adam.
-        warmup: the part of all steps in which the rate rises from zero to its peak.
-        schedule: after that: `"constant"`, or down to zero at the last step, `"cosine"` or
+        warmup: fraction of all steps in which the rate rises from zero to its peak.
+        schedule: after the warm-up `"constant"`, or decay to zero at the last step, `"cosine"` or
             `"linear"`.
-        beta2: Adam's memory of squared gradients.
-        weight_decay: L2 added to the gradient, as torch's Adam does it.
-        precision: of the operands of the heads' products, `"float32"`, `"bfloat16"`, or `"auto"`:
-            bfloat16 where the device has units for it. All else is float32.
+        beta2: Adam's decay of the second moment.
+        weight_decay: L2 added to the gradient, as in torch's Adam.
+        precision: operand type of the heads' products, `"float32"`, `"bfloat16"`, or `"auto"` for
+            bfloat16 where the device has units for it. Everything else is float32.
+        checkpoint_every: steps between checkpoints.
     """
 
     sampling: str = "positions"
@@ -129,19 +122,19 @@ class TrainConfig:
     __hash__ = _by_value
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ScoringConfig:
-    """How images are scored.
+    """Image scoring.
 
     Attributes:
-        precision: `"float32"`; `"bfloat16"` for the weights and activations of networks and heads;
-            or `"auto"`: networks in float32, products of the heads in bfloat16 where the device
-            has units for it. That moved no score of MVTec AD's screw by more than 0.15%.
-        smoothing: standard deviation of the Gaussian that the fused map is smoothed with, as a part
-            of the image's side; 0: none.
+        precision: `"float32"`; `"bfloat16"` for weights and activations of networks and heads; or
+            `"auto"`: networks in float32, the heads' products in bfloat16 where the device has
+            units for it, which moved no score of MVTec AD's screw by more than 0.15%.
+        smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
+            the image's side; 0 for none.
         relative: divide each map by the root of its own mean.
-        standardize: after that, take off each position's mean over normal training images, and
-            divide by its deviation. It suits parts that always lie alike.
+        standardize: then subtract each position's mean over normal training images and divide by
+            its deviation. Suits parts that always lie alike.
     """
 
     precision: str = "auto"
@@ -149,12 +142,10 @@ class ScoringConfig:
     relative: bool = True
     standardize: bool = False
 
-    __hash__ = _by_value
 
-
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """A recipe: all that decides the numbers of a run, except data and weights themselves."""
+    """A recipe: everything that decides the numbers of a run, except data and weights."""
 
     name: str = "mb_pfm"
     seed: int = 0
@@ -164,17 +155,20 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     scoring: ScoringConfig = dataclasses.field(default_factory=ScoringConfig)
 
-    __hash__ = _by_value
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that are mapped."""
+        return tuple(self.mapping.latent)
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class SweepConfig:
-    """Many recipes that differ in little.
+    """Recipes that differ in a few fields.
 
     Attributes:
-        name: of the sweep.
+        name: name of the sweep.
         base: the recipe that all cases start from.
-        cases: name -> field of the base, dotted (`"networks.source"`) -> its value in the case.
+        cases: name -> dotted field of the base (`"networks.source"`) -> its value in the case.
     """
 
     name: str = "sweep"
@@ -182,74 +176,61 @@ class SweepConfig:
     cases: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
-def replaced(config: Config, changes: dict[str, Any]) -> Config:
-    """A copy with other values in some fields, named as in `SweepConfig.cases`.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sources:
+    """Locations of data and weights.
+
+    Attributes:
+        data_dir: the folder of the categories, or an archive; None for a packaged data set.
+        weights_dir: a folder of weights; None for the other places of `backbones.locate`.
+    """
+
+    data_dir: str | None = None
+    weights_dir: str | None = None
+
+    @property
+    def data_path(self) -> Path | None:
+        """`data_dir` as a path."""
+        return Path(self.data_dir) if self.data_dir else None
+
+
+def load_recipe(name: str) -> Config | SweepConfig:
+    """Loads a recipe file.
+
+    Args:
+        name: a recipe of the package (`"mb_pfm_r18_r50"`), or the path of a `.py` file with a
+            function `get_config()`.
 
     Raises:
-        InputError: there is no such field.
+        InputError: no such file, or it gives no recipe.
     """
-    config = copy.deepcopy(config)
-    for field, value in changes.items():
-        *place, name = field.split(".")
-        try:
-            part = functools.reduce(getattr, place, config)
-            getattr(part, name)
-            setattr(part, name, copy.deepcopy(value))
-        except AttributeError as error:
-            raise InputError(f"config.{field}: there is no such field") from error
+    found = _recipe_file(name)
+    try:
+        spec = importlib.util.spec_from_file_location(f"recipe_{found.stem}", found)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # a recipe is a program, and may fail in any way
+        said = str(error).strip().splitlines()
+        raise InputError(f"config={name}: {said[-1] if said else type(error).__name__}") from error
+    if not isinstance(config, Config | SweepConfig):
+        raise InputError(f"config={name}: its get_config() returns no pfm_jax Config")
     return config
 
 
-def validate(config: Config) -> None:
-    """Raises InputError for the first field that can't be; says which, and what it may be."""
-    mapping, train, check = config.mapping, config.train, _check
-    for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
-        check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
-    around = config.networks.neighbourhood
-    check(around > 0 and around % 2 == 1, "networks.neighbourhood", around, "odd and positive")
-    _validate_data(config.data)
-    check(len(mapping.latent) > 0, "mapping.latent", mapping.latent, "at least one level")
-    check(set(mapping.latent) <= set(LEVELS), "mapping.latent", mapping.latent, f"among {LEVELS}")
-    check(
-        mapping.directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]),
-        "mapping.directions",
-        mapping.directions,
-        f"{DIRECTIONS} or one of them, as a tuple",
-    )
-    check(train.sampling in SAMPLINGS, "train.sampling", train.sampling, f"one of {SAMPLINGS}")
-    check(train.schedule in SCHEDULES, "train.schedule", train.schedule, f"one of {SCHEDULES}")
-    for field, part in (("train", train), ("scoring", config.scoring)):
-        one_of = f"one of {PRECISIONS}"
-        check(part.precision in PRECISIONS, f"{field}.precision", part.precision, one_of)
-    for field in ("batch_size", "steps", "epochs", "checkpoint_every"):
-        check(getattr(train, field) > 0, f"train.{field}", getattr(train, field), "positive")
-    for field in ("latent", "positions", "learning_rate"):
-        per_level = mapping.latent if field == "latent" else getattr(train, field)
-        place = f"mapping.{field}" if field == "latent" else f"train.{field}"
-        check(set(mapping.latent) <= set(per_level), place, per_level, "given for every level")
-        finite = all(0 < v < math.inf for v in per_level.values())
-        check(finite, place, per_level, "positive and finite")
-    smoothing = config.scoring.smoothing
-    check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
-    check(train.candidates >= 0, "train.candidates", train.candidates, "zero or more")
-    check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
-    check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
-    check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
-
-
-def _check(ok: bool, field: str, value: object, wanted: str) -> None:
-    if not ok:
-        raise InputError(f"config.{field}={value!r}: must be {wanted}")
-
-
-def _validate_data(data: DataConfig) -> None:
-    size, tile, overlap = data.image_size, data.tile_size, data.tile_overlap
-    _check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
-    fits = 0 <= tile <= size and tile % 16 == 0
-    _check(fits, "data.tile_size", tile, f"0, or a multiple of 16 up to {size}, the image's size")
-    fits = 0 <= overlap < (tile or overlap + 1)
-    _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
-    _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
+def _recipe_file(name: str) -> Path:
+    if (path := Path(name)).is_file():
+        return path
+    here = Path(__file__).parent
+    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    known = sorted(file.stem for file in folder.glob("[!_]*.py"))
+    if name.removesuffix(".py") in known:
+        return folder / f"{path.stem}.py"
+    near = difflib.get_close_matches(path.stem, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"recipes are {', '.join(known)}"
+    raise InputError(f"config={name}: no such file, and no recipe of that name; {hint}")
 
 
 PARTS = {
@@ -261,17 +242,23 @@ PARTS = {
 }
 
 
+def to_dict(config: Config | SweepConfig) -> dict[str, Any]:
+    """Nested dictionaries as JSON holds them."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
+
+
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `dataclasses.asdict`, also after a passage through JSON.
+    """Inverse of `to_dict`.
 
     Raises:
         KeyError: a field is missing or unknown; the values are of another version.
     """
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, kind in PARTS.items():
         if set(values[name]) != {field.name for field in dataclasses.fields(kind)}:
             raise KeyError(name)
         parts[name] = kind(**values[name])
-    config = Config(name=values["name"], seed=values["seed"], **parts)
-    config.mapping.directions = tuple(config.mapping.directions)
-    return config
+    directions = tuple(parts["mapping"].directions)
+    parts["mapping"] = dataclasses.replace(parts["mapping"], directions=directions)
+    return Config(name=values["name"], seed=values["seed"], **parts)

@@ -1,4 +1,4 @@
-"""Who does the jobs of a sweep: processes of this machine, or Ray."""
+"""Executors of sweep jobs: local processes or Ray."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from tqdm import tqdm
 from pfm_jax.plan import Job
 from pfm_jax.types import InputError
 
-COUNT = "import jax; print(jax.default_backend(), jax.local_device_count())"
-VISIBLE = {"gpu": ("CUDA_VISIBLE_DEVICES",), "tpu": ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES")}
-RETRIES = 2
+DEVICE_QUERY = "import jax; print(jax.default_backend(), jax.local_device_count())"
+VISIBLE_DEVICE_VARIABLES = {
+    "gpu": ("CUDA_VISIBLE_DEVICES",),
+    "tpu": ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"),
+}
+MAX_RETRIES = 2
 
 Outcome = str | None
-"""What went wrong, if anything."""
+"""Error message of a job; None on success."""
 
 
 def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outcome]:
-    """Each job in a process of its own, one at a time on each device of this machine."""
+    """Runs each job in its own process, one at a time per local device."""
     backend, count = _devices()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for device in range(count):
@@ -35,7 +38,9 @@ def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outc
 
     def one(job: Job) -> Outcome:
         device = free.get()
-        visible = {name: str(device) for name in VISIBLE.get(backend, ()) if count > 1}
+        visible = {
+            name: str(device) for name in VISIBLE_DEVICE_VARIABLES.get(backend, ()) if count > 1
+        }
         with subprocess.Popen(command(job), env={**os.environ, **visible}) as process:
             running.append(process)
             code = process.wait()
@@ -45,7 +50,7 @@ def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outc
     with ThreadPoolExecutor(count) as pool:
         try:
             return list(tqdm(pool.map(one, jobs), "sweep", len(jobs), unit="job", disable=None))
-        except BaseException:  # SIGTERM: the jobs save what they have, too
+        except BaseException:  # on SIGTERM, let the jobs save their state
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
@@ -53,9 +58,9 @@ def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outc
 
 
 def _devices() -> tuple[str, int]:
-    """Asked of another process: this one would take the devices for itself."""
+    """Backend and device count, queried in a subprocess so that this one claims no device."""
     done = subprocess.run(
-        [sys.executable, "-c", COUNT], capture_output=True, text=True, check=False
+        [sys.executable, "-c", DEVICE_QUERY], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise InputError(f"jax finds no device: {done.stderr.strip().splitlines()[-1]}")
@@ -64,8 +69,9 @@ def _devices() -> tuple[str, int]:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that came about: a job left
-    alone would meet its successor in the same folder.
+    """Exits this process when its parent is gone, for any reason.
+
+    An orphaned job would write to the same folder as its successor.
     """
     parent = os.getppid()
 
@@ -78,10 +84,10 @@ def end_with_parent() -> None:
 
 
 def ray(jobs: Sequence[Job], task: Callable[[Job], None]) -> list[Outcome]:
-    """Each job as a Ray task, on the cluster that `RAY_ADDRESS` names or else on this machine.
+    """Runs each job as a Ray task on the cluster at `RAY_ADDRESS`, or else on this machine.
 
-    A task takes one GPU or TPU if the cluster has any, and is tried again where its worker dies.
-    The folders of data, weights and runs have to be those of every machine.
+    A task takes one GPU or TPU if the cluster has any, and is retried if its worker dies. Data,
+    weights and runs must be on storage shared by all machines.
 
     Raises:
         InputError: Ray is not installed.
@@ -99,7 +105,7 @@ def ray(jobs: Sequence[Job], task: Callable[[Job], None]) -> list[Outcome]:
     def one(job: Job) -> None:
         task(job)
 
-    remote = cluster.remote(num_cpus=1, max_retries=RETRIES, **options)(one)
+    remote = cluster.remote(num_cpus=1, max_retries=MAX_RETRIES, **options)(one)
     waiting = [remote.remote(job) for job in jobs]
     outcomes: list[Outcome] = []
     for result in tqdm(waiting, "sweep", unit="job", disable=None):

@@ -1,4 +1,4 @@
-"""A detector -> one file that scores images with jax alone, written only if it gives the same."""
+"""Export of a detector to one file that needs jax alone, checked before it is written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from pfm_jax import array_file, artifact, files, images, scoring, tiles
+from pfm_jax import array_file, artifact, files, images, sharding
 from pfm_jax.artifact import Artifact
 from pfm_jax.calibration import Threshold
-from pfm_jax.detector import Detector, tree
+from pfm_jax.config import to_dict
+from pfm_jax.detector import Detector, score_batch
 from pfm_jax.types import Example, InputError, ScoreMaps
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -24,7 +25,7 @@ TOLERANCE = 1e-4
 
 
 def outputs(found: ScoreMaps) -> dict[str, Any]:
-    """What the program gives."""
+    """Outputs of the program, by name."""
     return {
         "image_scores": found.image_scores,
         "anomaly_maps": found.fused,
@@ -33,39 +34,29 @@ def outputs(found: ScoreMaps) -> dict[str, Any]:
 
 
 def make(detector: Detector, threshold: Threshold) -> Artifact:
-    """The detector as an artefact, for any batch size on all of `PLATFORMS`.
+    """Exports a detector, for any batch size on all of `PLATFORMS`.
 
     Products have the precision that the detector's have on this machine.
     """
-    frozen = detector.networks
-    held = tree(frozen, detector.heads)
-    leaves, structure = jax.tree.flatten(held)
-    config, cut = detector.config, tiles.scoring_tiles(detector.config.data)
+    leaves, structure = jax.tree.flatten(detector)
     (batch,) = export.symbolic_shape("b")
-    pictures = jax.ShapeDtypeStruct((batch, cut.image, cut.image, 3), np.uint8)
+    side = detector.config.data.image_size
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), np.uint8)
 
-    def run(weights: list[Array], pictures: Array) -> dict[str, Any]:
-        given = jax.tree.unflatten(structure, weights)
-        networks = dataclasses.replace(frozen, source=given["source"], target=given["target"])
-        return outputs(
-            scoring.score_images(
-                networks, given["heads"], pictures, config.mapping, config.scoring, cut
-            )
-        )
+    def run(weights: list[Array], images: Array) -> dict[str, Any]:
+        return outputs(score_batch(jax.tree.unflatten(structure, weights), images))
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     with _no_paths():
-        exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, pictures)
-    weights = array_file.named(held)
+        exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
+    weights = array_file.named(detector)
     manifest = {**_manifest(detector, threshold), "weights": list(weights)}
     return Artifact(bytes(exported.serialize()), weights, manifest)
 
 
 def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
-    sides = {
-        "source": detector.networks.source_backbone,
-        "target": detector.networks.target_backbone,
-    }
+    networks = detector.networks
+    sides = {"source": networks.source.backbone, "target": networks.target.backbone}
     return {
         "preprocessing": {
             "size": detector.config.data.image_size,
@@ -78,13 +69,13 @@ def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
         },
         "threshold": dataclasses.asdict(threshold),
         "normal_scores": [float(score) for score in detector.normal_scores],
-        "origin": {**detector.origin, "config": dataclasses.asdict(detector.config)},
+        "origin": {**detector.record.origin, "config": to_dict(detector.config)},
     }
 
 
 @contextmanager
 def _no_paths() -> Iterator[None]:
-    """Programs name the files that they come from; here without the folders."""
+    """Strips the folders from the file names that programs carry."""
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)
     jax.config.update(option, ".*/")
@@ -97,11 +88,10 @@ def _no_paths() -> Iterator[None]:
 def write(
     detector: Detector, threshold: Threshold, examples: Sequence[Example], path: Path
 ) -> float:
-    """Makes the file, reads it back, scores the examples with it and with the detector, and only
-    then gives it its name.
+    """Writes the artefact, once it was read back and gave the detector's scores on the examples.
 
     Returns:
-        The greatest difference found in any map or score.
+        The greatest difference in any map or score.
 
     Raises:
         InputError: a difference above `TOLERANCE`; names the stage. Nothing is written then.
@@ -117,27 +107,21 @@ def write(
 
 
 def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -> float:
-    """The greatest difference of an artefact to the detector on examples, at any stage.
+    """Compares an artefact with its detector on examples, at every stage.
+
+    Returns:
+        The greatest difference.
 
     Raises:
         InputError: it is above `TOLERANCE`; names the first stage.
     """
-    held = array_file.named(tree(detector.networks, detector.heads))
-    for name, array in held.items():
+    for name, array in array_file.named(detector).items():
         if not np.array_equal(array, exported.weights[name]):
             raise InputError(f"the export differs at weight {name}; it is not written")
-    run, config = artifact.program(exported), detector.config
-    cut, worst = tiles.scoring_tiles(config.data), 0.0
-    for pictures, count in images.batches(examples, config.data.image_size):
-        live = scoring.score_images(
-            detector.networks,
-            detector.heads,
-            pictures,
-            config.mapping,
-            config.scoring,
-            cut,
-        )
-        expected, found = _stages(outputs(live)), _stages(run(pictures))
+    run, size, worst = artifact.program(exported), detector.config.data.image_size, 0.0
+    for pictures, count in images.batches(examples, size, sharding.batch_size(images.BATCH_SIZE)):
+        placed = sharding.shard_batch(pictures)
+        expected, found = _stages(outputs(score_batch(detector, placed))), _stages(run(placed))
         for stage, array in expected.items():
             difference = float(np.abs(array - found[stage])[:count].max())
             if not difference <= TOLERANCE:
@@ -150,7 +134,7 @@ def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -
 
 
 def _stages(found: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Name -> array, in the order in which they are computed."""
+    """Stage -> array, in order of computation."""
     levels = {f"the anomaly map at {level}": maps for level, maps in found["levels"].items()}
     fused = {"the fused map": found["anomaly_maps"], "the image score": found["image_scores"]}
     return {stage: np.asarray(array) for stage, array in {**levels, **fused}.items()}

@@ -1,53 +1,27 @@
-"""Images -> the pyramids of unit vectors that the two frozen networks make of them."""
+"""Images -> L2-normalised features of the two frozen networks, level by level."""
 
-from __future__ import annotations
-
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Float, UInt8
 
-from pfm_jax import sharding
-from pfm_jax.backbones import Backbone
-from pfm_jax.pretrained import Weights
-from pfm_jax.types import FeaturePair, FeaturePyramid, Params
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Networks:
-    """The two frozen networks. The weights are leaves, all else is static.
-
-    Attributes:
-        source, target: their weights.
-        source_backbone, target_backbone: their architectures.
-        neighbourhood: see `averaged`.
-    """
-
-    source: Params
-    target: Params
-    source_backbone: Backbone = dataclasses.field(metadata={"static": True})
-    target_backbone: Backbone = dataclasses.field(metadata={"static": True})
-    neighbourhood: int = dataclasses.field(default=1, metadata={"static": True})
+from pfm_jax.networks import Network, Networks
+from pfm_jax.types import FeaturePyramid, Features, Pair
 
 
-def pair(source: Weights, target: Weights, neighbourhood: int = 1) -> Networks:
-    """Two networks with their weights on every device."""
-    params = sharding.everywhere((source.params, target.params))
-    return Networks(params[0], params[1], source.backbone, target.backbone, neighbourhood)
-
-
-def l2_normalize(x: Array) -> Array:
+def l2_normalize(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
     """Scales vectors on the last axis to norm 1; zero stays zero (torch's `F.normalize`)."""
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 
 
-def averaged(features: Array, side: int) -> Array:
-    """Unit vectors `[B, h, w, C]` -> the directions of their means over `side` x `side` positions
-    (an odd number; at the edges over those that there are), much as PatchCore makes its features.
+def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Array, "B h w C"]:
+    """Averages unit vectors over `side` x `side` positions and normalises the means.
+
+    `side` is odd; at the edges the mean is over the positions that exist. Close to how PatchCore
+    aggregates its features (Roth et al., 2022).
     """
     for axis in (1, 2):
         ends = [(side // 2, side // 2) if at == axis else (0, 0) for at in range(4)]
@@ -58,34 +32,47 @@ def averaged(features: Array, side: int) -> Array:
 
 
 def feature_pyramid(
-    backbone: Backbone, params: Params, images: Array, precision: str, neighbourhood: int = 1
+    network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
 ) -> FeaturePyramid:
-    """uint8 RGB `[B, H, W, 3]` -> level -> unit vectors `[B, h, w, C]` (eq. 4 and below eq. 6)."""
+    """Extracts unit vectors `[B, h, w, C]` at every level (eq. 4 and below eq. 6).
+
+    Args:
+        network: the frozen network.
+        images: uint8 RGB.
+        precision: type of the network's weights and activations.
+        neighbourhood: see `neighbourhood_mean`.
+    """
+    backbone = network.backbone
     mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
     scaled = (images / 255.0 - mean) / std
-    rounded = jax.tree.map(lambda array: array.astype(precision), (params, scaled))
-    pyramid: FeaturePyramid = backbone.module.apply(*rounded)  # type: ignore[assignment]
+    cast = jax.tree.map(lambda array: array.astype(precision), (network.params, scaled))
+    pyramid: FeaturePyramid = backbone.module.apply(*cast)  # type: ignore[assignment]
     unit = {level: l2_normalize(f.astype(jnp.float32)) for level, f in pyramid.items()}
     if neighbourhood == 1:
         return unit
-    return {level: averaged(f, neighbourhood) for level, f in unit.items()}
+    return {level: neighbourhood_mean(f, neighbourhood) for level, f in unit.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "precision"))
 def extract(
-    networks: Networks, images: Array, levels: tuple[str, ...], precision: str = "float32"
-) -> FeaturePair:
-    """Both pyramids `[B, h, w, C]` of uint8 images `[B, H, W, 3]`, float32.
+    networks: Networks,
+    images: UInt8[Array, "B H W 3"],
+    levels: tuple[str, ...],
+    precision: str = "float32",
+) -> Features:
+    """Extracts both networks' features `[B, h, w, C]` at some levels, as float32.
 
-    `precision` is that of the networks' weights and activations.
+    `precision` is the type of the networks' weights and activations.
     """
-    how = images, precision, networks.neighbourhood
-    source = feature_pyramid(networks.source_backbone, networks.source, *how)
-    target = feature_pyramid(networks.target_backbone, networks.target, *how)
-    return FeaturePair({k: source[k] for k in levels}, {k: target[k] for k in levels})
+    source, target = (
+        feature_pyramid(network, images, precision, networks.neighbourhood)
+        for network in (networks.source, networks.target)
+    )
+    return {level: Pair(source[level], target[level]) for level in levels}
 
 
-def feature_shapes(networks: Networks, size: int, levels: tuple[str, ...]) -> FeaturePair:
-    """The shapes `[1, h, w, C]` of what `extract` gives of an image."""
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    return jax.eval_shape(functools.partial(extract, levels=levels), networks, image)
+def feature_channels(networks: Networks, levels: tuple[str, ...]) -> dict[str, Pair[int]]:
+    """Level -> number of channels of each network's features."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+    shapes = jax.eval_shape(functools.partial(extract, levels=levels), networks, image)
+    return {k: Pair(s.shape[-1], t.shape[-1]) for k, (s, t) in shapes.items()}

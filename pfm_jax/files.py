@@ -1,4 +1,4 @@
-"""Where files go, and how they get there."""
+"""Cache folder, atomic writes, folder locks and downloads."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from pfm_jax.types import InputError
 
 
 def cache_dir() -> Path:
-    """`$PFM_JAX_CACHE`, or `pfm_jax` in the user's cache folder."""
+    """Cache folder: `$PFM_JAX_CACHE`, or `pfm_jax` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("PFM_JAX_CACHE") or Path(home) / "pfm_jax")
 
 
 def shown(path: Path) -> str:
-    """A path as text, with forward slashes; bytes that are no UTF-8 as escapes."""
+    """Path as text, with forward slashes; invalid UTF-8 is escaped."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all; of several processes the first one does. Raises InputError
-    if it can't be written.
-    """
-    if not sharding.is_first():
+    """Writes a file atomically, on the primary process only. Raises InputError on failure."""
+    if not sharding.is_primary():
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -48,7 +46,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make(folder: Path) -> None:
-    """Makes a folder if there is none. Raises InputError if there can't be one."""
+    """Creates a folder and its parents if missing. Raises InputError on failure."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,13 +55,13 @@ def make(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a folder to this process (and those that it works with) for the length of the block.
+    """Locks a folder for this process (and its peers) for the duration of the block.
 
     Raises:
-        InputError: another process has it, or it can't be written.
+        InputError: another process holds the lock, or the folder can't be written.
     """
     make(folder)
-    if not sharding.is_first():
+    if not sharding.is_primary():
         yield
         return
     try:
@@ -84,15 +82,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def download(url: str, sha256: str, target: Path) -> None:
-    """Fetches a file whole or not at all, and checks it.
+    """Downloads a file atomically and verifies its hash.
 
     Args:
-        url: where it is.
-        sha256: in hex, or its beginning.
-        target: the file to be.
+        url: address of the file.
+        sha256: expected hash in hex, or a prefix of it.
+        target: destination file.
 
     Raises:
-        OSError: the network, or a file with another hash.
+        OSError: a network error or a hash mismatch.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()

@@ -1,9 +1,8 @@
-"""Runs that train together: which, and each from its last checkpoint to its results."""
+"""Categories and seeds from end to end: data and weights found, runs trained, results written."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,190 +13,205 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pfm_jax import cache, files, history, loop, memory, record, sharding, tiles, train
+from pfm_jax import cache, datasets, files, loop, record, sharding
 from pfm_jax import images as image_files
 from pfm_jax.cache import FeatureCache
-from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run
-from pfm_jax.config import Config
-from pfm_jax.evaluate import Combinations, evaluate, timed
-from pfm_jax.features import Networks, feature_shapes
-from pfm_jax.train import TrainState
-from pfm_jax.types import Dataset, InputError
+from pfm_jax.checkpoint import Checkpoints, check_same_run
+from pfm_jax.config import Config, Sources
+from pfm_jax.features import feature_channels
+from pfm_jax.fit import make_detector
+from pfm_jax.networks import Networks, load_networks
+from pfm_jax.run import RunFolder, load_dataset, origin, provenance, resolved
+from pfm_jax.train import TrainState, init_state
+from pfm_jax.types import InputError
+from pfm_jax.validation import validate
 
 log = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Run:
-    """One run: what it is made from, its images, its folder, and what else is measured of it."""
-
-    provenance: Provenance
-    dataset: Dataset
-    folder: Path
-    combinations: Combinations = ()
+Features = Callable[[], FeatureCache]
+"""Gives the features of the runs' training images, where they are kept for further runs."""
 
 
-def groups(runs: Sequence[Run], networks: Networks) -> list[list[Run]]:
-    """Which runs train together: of data sets of as many images, as many as there is room for.
+def train_categories(
+    config: Config, sources: Sources, category: str, workdir: Path, seeds: Sequence[int] = ()
+) -> dict[str, dict[str, Any]]:
+    """Trains and evaluates one category, or all that are found if `category` is `"all"`.
 
-    A run needs room for its state and twice more while it trains, a data set for its features. On
-    a CPU only the seeds of one category share a group: arithmetic is the limit there, and more
-    features in memory gain nothing.
+    All data sets are checked before the first is trained on. A run that `workdir` holds already is
+    resumed from its last checkpoint or, if it is finished, evaluated again. Runs train together as
+    far as memory allows.
+
+    Args:
+        config: the recipe.
+        sources: where data and weights are.
+        category: see above.
+        workdir: each run gets the folder `category` in it.
+        seeds: instead of the recipe's one; each run's folder is then `seed_N/category`.
+
+    Returns:
+        The folder of each run in `workdir` -> the content of its `metrics.json`.
+
+    Raises:
+        InputError: a recipe, data, weights or a workdir that can't be used.
     """
-    config = runs[0].provenance.config
-    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
-    room, on_cpu = cache.SHARE * memory.free_on_device(), jax.default_backend() == "cpu"
-    state = 3 * memory.tree_bytes(jax.eval_shape(lambda: fresh_state(config, networks, 1)))
-    image = memory.tree_bytes(cache.cache_shapes(networks, 1, cut, levels))
-    found: list[list[Run]] = []
+    configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
+    for one in (config, *configs.values()):
+        validate(one)
+    sources = resolved(sources)
+    chosen = datasets.categories(config.data.dataset, sources.data_path, category)
+    networks, weights = load_networks(config.networks, sources.weights_dir)
+    loaded = {name: load_dataset(config, name, sources) for name in chosen}
+    runs = [
+        RunFolder(workdir / place / name, provenance(one, name, dataset, weights, sources), dataset)
+        for name, dataset in loaded.items()
+        for place, one in (configs or {"": config}).items()
+    ]
+    results: dict[Path, dict[str, Any]] = {}
+    with record.logged(workdir):
+        for together in partition(runs, networks):
+            results |= train_together(together, networks)
+    return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
+
+
+def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
+    """Partitions runs into those that train together, as many as fit in memory.
+
+    A run needs room for its state and twice more while it trains, a data set for its features. Data
+    sets that train together have as many images. On a CPU only the seeds of one category do:
+    arithmetic is the limit there, and more features in memory gain nothing.
+    """
+    config, problem = runs[0].config, runs[0].problem
+    room = cache.MEMORY_FRACTION * sharding.free_on_device()
+    on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
+    fresh = jax.eval_shape(lambda: init_state(0, channels, problem))
+    state = 3 * sharding.tree_bytes(fresh)
+    image = sharding.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
+    found: list[list[RunFolder]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
-        group = [*found[-1], run] if found else [run]
-        categories = {run.provenance.category for run in group}
-        sizes = {run.provenance.num_images for run in group}
-        need = len(group) * state + len(categories) * max(sizes) * image
+        together = [*found[-1], run] if found else [run]
+        categories = {run.provenance.category for run in together}
+        sizes = {run.provenance.num_images for run in together}
+        need = len(together) * state + len(categories) * max(sizes) * image
         alike = len(sizes) == 1 and (len(categories) == 1 or not on_cpu)
         if found and alike and need <= room:
-            found[-1] = group
+            found[-1] = together
         else:
             found.append([run])
     return found
 
 
-def train_group(
-    runs: Sequence[Run],
-    networks: Networks,
-    features: Callable[[], FeatureCache] | None = None,
+def train_together(
+    runs: Sequence[RunFolder], networks: Networks, features: Features | None = None
 ) -> dict[Path, dict[str, Any]]:
-    """Trains together (or resumes, or skips what is done), evaluates, writes the runs' folders.
+    """Trains (or resumes, or skips what is done) and evaluates runs; writes their folders.
 
     Args:
-        runs: of `groups`.
-        networks: the frozen ones.
-        features: gives those of the runs' training images, if they are kept elsewhere.
+        runs: one part of a `partition`.
+        networks: the frozen networks.
+        features: see `Features`; extracted here if None.
 
     Returns:
-        Folder -> what `evaluate` returns.
+        Folder -> the content of its `metrics.json`.
     """
-    seconds = {run.folder: seconds_so_far(run.folder) for run in runs}
     with ExitStack() as stack:
+        runs = [_opened(run, stack) for run in runs]
+        states = {run.folder: _state(run, networks) for run in runs}
         for run in runs:
-            stack.enter_context(files.locked(run.folder))
-        checkpoints = {
-            run.folder: stack.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs
-        }
-        states = {run.folder: _state(run, networks, checkpoints[run.folder]) for run in runs}
-        for run in runs:
-            record.write(run.folder, run.provenance, "running", seconds[run.folder])
-        todo = [run for run in runs if int(states[run.folder].step) < _total(run)]
+            run.write_status("running")
+        todo = [run for run in runs if int(states[run.folder].step) < run.problem.total_steps]
         for step in sorted({int(states[run.folder].step) for run in todo}):
             some = [run for run in todo if int(states[run.folder].step) == step]
             try:
-                states |= _fit(some, states, networks, checkpoints, seconds, features)
+                trained = _fit(some, [states.pop(run.folder) for run in some], networks, features)
             except InputError as error:
                 folders = ", ".join(str(run.folder) for run in some)
                 raise InputError(f"{folders}: {error}") from error
-        return {run.folder: _finish(run, states, networks, seconds) for run in runs}
+            states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
+        return {run.folder: _finish(run, states[run.folder], networks) for run in runs}
 
 
-def _total(run: Run) -> int:
-    return total_steps(run.provenance.config, run.provenance.num_images)
+def _opened(run: RunFolder, stack: ExitStack) -> RunFolder:
+    """A run whose folder is locked and whose checkpoints are open until the stack is closed."""
+    stack.enter_context(files.locked(run.folder))
+    checkpoints = stack.enter_context(Checkpoints(run.folder / "checkpoints"))
+    seconds = record.seconds_so_far(run.folder)
+    return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
 
 
-def _finish(
-    run: Run,
-    states: dict[Path, TrainState],
-    networks: Networks,
-    seconds: dict[Path, dict[str, float]],
-) -> dict[str, Any]:
-    folder, own = run.folder, seconds[run.folder]
-    parts = states[folder], run.provenance, run.dataset, networks, folder, own
-    results = evaluate(*parts, run.combinations)
-    record.write(folder, run.provenance, "finished", own)
-    return results
-
-
-def _state(run: Run, networks: Networks, checkpoints: Checkpoints) -> TrainState:
-    """Where a run is: at its last checkpoint, or fresh."""
-    name, num_images = run.provenance.category, run.provenance.num_images
-    state = sharding.everywhere(fresh_state(run.provenance.config, networks, num_images))
-    log.info("%s: %d training images", name, num_images)
+def _state(run: RunFolder, networks: Networks) -> TrainState:
+    """State of a run: its last checkpoint, or fresh."""
+    name, checkpoints = run.provenance.category, run.checkpoints
+    assert checkpoints is not None
+    channels = feature_channels(networks, run.config.levels)
+    state = sharding.replicate(init_state(run.config.seed, channels, run.problem))
+    log.info("%s: %d training images", name, run.provenance.num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
-        log.info("%s: goes on from step %d", name, int(state.step))
-    history.cut(run.folder, int(state.step))
+        log.info("%s: resumed at step %d", name, int(state.step))
+    record.truncate_curve(run.folder, int(state.step))
+    if int(state.step) < run.problem.total_steps and sharding.is_primary():
+        run.detector_path.unlink(missing_ok=True)
     return state
 
 
 def _fit(
-    runs: Sequence[Run],
-    states: dict[Path, TrainState],
+    runs: Sequence[RunFolder],
+    states: list[TrainState],
     networks: Networks,
-    checkpoints: dict[Path, Checkpoints],
-    seconds: dict[Path, dict[str, float]],
-    features: Callable[[], FeatureCache] | None,
-) -> dict[Path, TrainState]:
-    """Features and training of runs at the same step; the features are gone when it returns."""
-    config = runs[0].provenance.config
-    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
-    categories = {run.provenance.category: run.dataset for run in runs}
-    for name, dataset in categories.items():
-        if dataset.has_masks and not image_files.masks(dataset.test, cut.image).any():
+    features: Features | None,
+) -> list[TrainState]:
+    """Features and training of runs at the same step; the features are freed when it returns."""
+    problem = runs[0].problem
+    categories = {run.provenance.category: run for run in runs}
+    for name, run in categories.items():
+        dataset, size = run.dataset, problem.tiles.image
+        if dataset.has_masks and not image_files.masks(dataset.test, size).any():
             raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
     spent: dict[str, float] = {}
-    with timed(spent, "features"):
+    with record.timed(spent, "features"):
         if features:
-            rows = cache.at_levels(features(), levels)
+            rows = cache.at_levels(features(), problem.levels)
         else:
-            images = [example for dataset in categories.values() for example in dataset.train]
-            rows = cache.build_cache(networks, images, cut, levels, num_datasets=len(categories))
+            images = [example for run in categories.values() for example in run.dataset.train]
+            rows = cache.build_cache(networks, images, problem.tiles, problem.levels)
 
     def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
         for index, state in enumerate(some):
             own = {level: values[index] for level, values in losses.items()}
             run = runs[first + index]
-            history.append(run.folder, int(state.step), own)
-            checkpoints[run.folder].save(state, run.provenance)
-        memory.release()
+            assert run.checkpoints is not None
+            record.append_curve(run.folder, int(state.step), own)
+            run.checkpoints.save(state, run.provenance)
+        sharding.release_memory()
 
-    with timed(spent, "train"):
-        which = [jnp.int32(list(categories).index(run.provenance.category)) for run in runs]
-        done, losses = loop.fit(
-            [  # in no variable: their buffers go as training begins
-                dataclasses.replace(states.pop(run.folder), dataset=index)
-                for run, index in zip(runs, which, strict=True)
+    names = list(categories)
+    with record.timed(spent, "train"):
+        which = [jnp.int32(names.index(run.provenance.category)) for run in runs]
+        done, losses = loop.train(
+            [  # in no variable: their buffers are freed as training begins
+                dataclasses.replace(states.pop(0), dataset=index) for index in which
             ],
             rows,
-            config,
+            problem,
             save,
         )
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
     log.info("%s: loss at the end %s", ", ".join(categories), at_the_end)
     for run in runs:
         for phase, value in spent.items():  # each run's share
-            seconds[run.folder][phase] += value / len(runs)
-    return {run.folder: state for run, state in zip(runs, done, strict=True)}
+            run.seconds[phase] += value / len(runs)
+    return done
 
 
-def seconds_so_far(folder: Path) -> dict[str, float]:
-    """What features and training took, where an earlier run in `folder` did them."""
-    path = folder / "metrics.json"
-    before = json.loads(path.read_text())["seconds"] if path.is_file() else {}
-    return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
-
-
-def _num_tiles(config: Config, num_images: int) -> int:
-    """A tile is an image to the training."""
-    return num_images * len(tiles.corners(tiles.training_tiles(config.data)))
-
-
-def total_steps(config: Config, num_images: int) -> int:
-    """Of a run on so many images."""
-    return train.num_steps(config.train, _num_tiles(config, num_images))
-
-
-def fresh_state(config: Config, networks: Networks, num_images: int) -> TrainState:
-    """A run on so many images before its first step."""
-    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
-    shapes = feature_shapes(networks, cut.size, levels)
-    return train.init_state(config, shapes, _num_tiles(config, num_images))
+def _finish(run: RunFolder, state: TrainState, networks: Networks) -> dict[str, Any]:
+    """Writes the detector of a trained run, evaluates it, writes the results."""
+    data, about = run.dataset, origin(run.provenance)
+    with record.timed(run.seconds, "evaluate"):
+        parts = state.heads, run.config, data.train, data.held_out, about
+        detector = make_detector(networks, *parts)
+    if sharding.is_primary():
+        detector.save(run.detector_path, networks=False)
+    results = run.evaluate(detector)
+    run.write_status("finished")
+    return results

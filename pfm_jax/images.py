@@ -1,9 +1,9 @@
-"""Encoded files -> uint8 arrays of one size. Pillow does it, in threads.
+"""Image decoding: encoded files to uint8 arrays of one size, by Pillow in threads.
 
-Any image that Pillow reads is taken. It is turned as its EXIF orientation says and becomes RGB:
-grey is repeated three times, a palette is looked up, transparency is dropped, 16-bit and
-floating-point images are scaled from their own range of values (0 to 65535, 0 to 1) to 8 bits.
-Non-square images are resized to the square, not cropped.
+Images are rotated to their EXIF orientation and converted to RGB: grey is repeated three times,
+palettes are resolved, transparency is dropped, and 16-bit and floating-point images are rescaled
+from their nominal range (0 to 65535, 0 to 1) to 8 bits. Non-square images are resized to a square,
+not cropped.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from pfm_jax import sharding
 from pfm_jax.types import Example, InputError
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 BATCH_SIZE = 8
-"""Images that go through the networks at a time."""
+"""Images per forward pass of the networks."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""That are decoded; others have decoders that do more than decode (EPS runs a program)."""
+"""Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
 
 ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
 
 UNREADABLE = Exception
-"""What Pillow raises for a file that it can't read: of a torn one anything, TypeError for one."""
+"""Errors that Pillow raises on a truncated or corrupt file: any, even TypeError."""
 
 MIN_SIDE = 8
-"""Pixels that an image has at least."""
+"""Minimum width and height of an image, in pixels."""
 
-AHEAD = 4
-"""Batches that are being decoded while one is used."""
+PREFETCH_COUNT = 4
+"""Batches decoded ahead of the consumer."""
 
 
 def open_rgb(encoded: bytes, name: str) -> Image.Image:
     """Decodes a file to 8-bit RGB at its own size.
 
     Raises:
-        InputError: names it; a format not among `FORMATS`, a damaged file, several images in one,
-            too few pixels or (Pillow's limit, 179 million) too many.
+        InputError: a format not among `FORMATS`, a damaged file, several images in one file, too
+            few pixels or (Pillow's limit, 179 million) too many; includes `name`.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
@@ -67,7 +69,7 @@ def open_rgb(encoded: bytes, name: str) -> Image.Image:
 
 
 def header(path: Path) -> tuple[tuple[int, int], bool]:
-    """Width and height, and whether EXIF says that the image is to be turned; reads no pixels.
+    """Width and height, and whether EXIF reorients the image; reads no pixels.
 
     Raises:
         InputError: see `open_rgb`.
@@ -83,14 +85,14 @@ def header(path: Path) -> tuple[tuple[int, int], bool]:
 
 
 def reason(error: Exception) -> str:
-    """What one of `UNREADABLE` says, in few words."""
+    """Short text of one of `UNREADABLE`."""
     if isinstance(error, UnidentifiedImageError):
         return f"not one of {', '.join(FORMATS)}"
     return str(error) or type(error).__name__
 
 
 def check_shape(image: Image.Image, name: str) -> None:
-    """Raises InputError if there is not one image, of some size. (MPO: a JPEG with previews.)"""
+    """Checks frame count and size. Raises InputError. (MPO: a JPEG with previews.)"""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise InputError(f"{name}: holds {frames} images; give one image a file")
@@ -100,17 +102,17 @@ def check_shape(image: Image.Image, name: str) -> None:
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 `[size, size, 3]`, resized with LANCZOS as the released code does."""
+    """Resizes to uint8 `[size, size, 3]` with LANCZOS, as the released code does."""
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def decode_image(example: Example, size: int) -> np.ndarray:
-    """uint8 `[size, size, 3]`. Raises InputError."""
+    """Decodes an image to uint8 `[size, size, 3]`. Raises InputError."""
     return resized(open_rgb(example.image, example.path), size)
 
 
 def decode_mask(example: Example, size: int) -> np.ndarray:
-    """bool `[size, size]`: the ground truth, nearest neighbour; all False for a good image.
+    """Decodes a ground-truth mask to bool `[size, size]` (nearest); all False for a good image.
 
     Raises:
         InputError: unreadable.
@@ -122,8 +124,8 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
             coloured = opened.mode in ("P", "PA", "LA", "RGBA")  # transparency marks no defect
             mask = opened.convert("RGB") if coloured else opened.copy()
     except UNREADABLE as error:
-        said = f"mask of {example.path}: not a readable image ({reason(error)})"
-        raise InputError(said) from error
+        message = f"mask of {example.path}: not a readable image ({reason(error)})"
+        raise InputError(message) from error
     resized = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
     return np.asarray(resized.reshape(size, size, -1) > 0).max(-1)
 
@@ -133,23 +135,21 @@ def batches(
     size: int,
     batch_size: int = BATCH_SIZE,
     what: str | None = None,
-    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes in order, a few batches ahead of the consumer.
 
     Args:
-        examples: what to decode.
+        examples: images to decode.
         size: see `decode_image`.
         batch_size: images in a batch.
-        what: the name of the progress bar, which is shown on a terminal; None for none.
-        share: of several processes, this one's number and how many there are.
+        what: label of the progress bar, shown on a terminal only; None for no bar.
 
     Yields:
-        uint8 images `[batch_size, size, size, 3]`, the last batch padded by repeating the last
-        image so that its shape compiles nothing new, and how many of them are real. Of several
-        processes each decodes and gets its part of the batch only.
+        uint8 images `[batch_size, size, size, 3]`, the last batch padded with the last image to
+        avoid a recompilation, and the number of images before padding. With several processes,
+        each decodes and receives only its slice of the batch.
     """
-    number, processes = share
+    number, processes = sharding.process_slice()
     own = batch_size // processes
 
     def one_batch(start: int) -> tuple[np.ndarray, int]:
@@ -167,10 +167,10 @@ def batches(
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`work` of each item, in order, done in threads a few items ahead of the consumer."""
+    """Applies `work` to each item in threads, in order, a few items ahead of the consumer."""
     left = iter(items)
     with ThreadPoolExecutor() as pool:
-        pending = [pool.submit(work, item) for item in islice(left, AHEAD)]
+        pending = [pool.submit(work, item) for item in islice(left, PREFETCH_COUNT)]
         while pending:
             done = pending.pop(0).result()
             pending.extend(pool.submit(work, item) for item in islice(left, 1))
@@ -178,12 +178,12 @@ def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
 
 
 def map_at(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An anomaly map `[h, w]` at the size (width, height) of the image it is of, float32."""
+    """Resizes an anomaly map `[h, w]` to its image's size (width, height), bilinear, float32."""
     return np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR))
 
 
 def masks(examples: Sequence[Example], size: int) -> np.ndarray:
-    """bool `[N, size, size]`; see `decode_mask`."""
+    """Decodes all masks to bool `[N, size, size]`; see `decode_mask`."""
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(lambda index: decode_mask(examples[index], size), range(len(examples)))
         return np.stack(list(decoded))

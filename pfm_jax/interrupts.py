@@ -1,4 +1,4 @@
-"""SIGTERM: what a preempted machine gets a few seconds before it goes."""
+"""SIGTERM handling: a preempted machine receives it a few seconds before shutdown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGTERM does nothing but be remembered; at its end the process exits with 0.
+    """Defers SIGTERM to the end of the block, where the process exits with code 0.
 
-    Only the main thread can do that; in another one nothing changes.
+    Has no effect outside the main thread.
 
     Yields:
-        Whether there was one: time to save and to leave the block.
+        A predicate: whether SIGTERM has arrived and the block should save and return.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -31,7 +31,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 
 def exit_cleanly() -> None:
-    """From now on SIGTERM ends the process with exit code 0, files being whole or not there."""
+    """Makes SIGTERM end the process with exit code 0; files are written atomically."""
 
     def leave(*_: object) -> None:
         raise SystemExit(0)

@@ -1,7 +1,7 @@
-"""How far the metrics might be off by the choice of test images: bootstrap intervals.
+"""Bootstrap confidence intervals of the metrics over the choice of test images.
 
-Test images are drawn anew, with replacement, good and anomalous ones apart; every metric is
-computed of each draw. The curves come from histograms of each image, which a draw only weights.
+Test images are resampled with replacement, stratified by label, and every metric is computed on
+each resample. The curves come from per-image histograms, which a resample only reweights.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import numpy as np
 from pfm_jax import metrics
 
 RESAMPLES = 1000
+"""Bootstrap resamples per interval."""
+
 COVERAGE = 0.95
+"""Nominal coverage of an interval."""
+
 BINS = 1024
+"""Quantiles per class that serve as pixel thresholds."""
 
 Interval = list[float]
-"""Its two ends."""
+"""Lower and upper end."""
 
 
 def draws(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """`[RESAMPLES, N]`: how often each image, labelled 0 or 1, is in each draw."""
+    """Multiplicity of each image in each resample, `[RESAMPLES, N]`, from labels 0 or 1 `[N]`."""
     rng, weights = np.random.default_rng(seed), np.zeros((RESAMPLES, len(labels)))
     for label in (0, 1):
         (members,) = np.nonzero(labels == label)
@@ -30,18 +35,18 @@ def draws(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def curves(weights: np.ndarray, histograms: np.ndarray) -> np.ndarray:
-    """Per draw `[R, N]`, what lies at or above each threshold, of its whole: `[R, bins + 1]`.
+    """Fraction at or above each threshold, per resample: `[R, bins + 1]`.
 
     Args:
-        weights: of the images.
-        histograms: of each image, the highest scores first, `[N, bins]`.
+        weights: multiplicity of each image, `[R, N]`.
+        histograms: histogram of each image, highest scores first, `[N, bins]`.
     """
     sums = np.cumsum(weights @ histograms, axis=1)
     return np.pad(sums, ((0, 0), (1, 0))) / sums[:, -1:]
 
 
 def area(y: np.ndarray, x: np.ndarray, limit: float = 1.0) -> np.ndarray:
-    """Below each curve `[R, T]` up to x = `limit`, divided by it: `[R]`."""
+    """Area under each curve `[R, T]` up to x = `limit`, divided by `limit`: `[R]`."""
     pairs = zip(y, x, strict=True)
     return np.array([metrics.area_up_to(limit, ys, xs) / limit for ys, xs in pairs])
 
@@ -51,7 +56,7 @@ def _interval(values: np.ndarray) -> Interval:
 
 
 def image_interval(scores: np.ndarray, labels: np.ndarray) -> Interval:
-    """Of `metrics.image_auroc` of scores `[N]` against labels `[N]`; exact for each draw."""
+    """Interval of `metrics.image_auroc` for scores and labels `[N]`; exact for each resample."""
     values, ranks = np.unique(-scores, return_inverse=True)
     at = np.eye(len(values))[ranks]
     weights = draws(labels)
@@ -60,10 +65,10 @@ def image_interval(scores: np.ndarray, labels: np.ndarray) -> Interval:
 
 
 def pixel_intervals(maps: np.ndarray, masks: np.ndarray) -> tuple[Interval, Interval]:
-    """Of `metrics.pixel_auroc` and `metrics.pro_auc` of `[N, H, W]`.
+    """Intervals of `metrics.pixel_auroc` and `metrics.pro_auc` for maps and masks `[N, H, W]`.
 
-    Thresholds are `BINS` quantiles of the normal and as many of the anomalous pixels, which moves
-    a metric by less than 1e-3.
+    Thresholds are `BINS` quantiles each of the normal and the anomalous pixels; this changes a
+    metric by less than 1e-3.
     """
     weights = draws(masks.any((1, 2)).astype(int))
     hits, overlap, alarms = (curves(weights, h) for h in histograms(maps, masks))
@@ -71,7 +76,7 @@ def pixel_intervals(maps: np.ndarray, masks: np.ndarray) -> tuple[Interval, Inte
 
 
 def histograms(maps: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
-    """Of the anomalous pixels, of the parts of regions and of the normal pixels: `[N, bins]`."""
+    """Histograms `[N, bins]` of anomalous pixels, region fractions and normal pixels."""
     steps = np.linspace(0, 1, BINS)
     some = [maps[masks == kind] for kind in (False, True)]
     quantiles = [np.quantile(x[:: max(1, x.size // 10**6)], steps) for x in some]

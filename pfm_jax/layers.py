@@ -1,46 +1,86 @@
-"""What heads are made of: matrix products, torch's initialisation, torch's BatchNorm."""
+"""Layers of the heads: matrix products, torch's initialisation, torch's BatchNorm."""
 
-from __future__ import annotations
+import dataclasses
 
-from pathlib import Path
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
+from jaxtyping import Float, Key
 
 MOMENTUM = 0.1
+"""Weight of the newest batch in the running statistics, as in torch."""
+
 EPS = 1e-5
-TILES = 8
+"""Added to the variance, as in torch."""
+
+ROW_BLOCKS = 8
+"""Blocks that `_transposed` moves rows in."""
 
 
-def exact(mask: Array, x: Array) -> Array:
-    """The sum over rows `[P, ...]` that count, in float32 also where products are rounded."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A 1x1 convolution.
+
+    Attributes:
+        kernel: `[C, K]`.
+        bias: `[K]`.
+    """
+
+    kernel: Array
+    bias: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """BatchNorm over rows; all `[C]`. Scale and bias are learned, mean and variance are running
+    statistics (the variance unbiased, as in torch).
+    """
+
+    scale: Array
+    bias: Array
+    mean: Array
+    var: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A 1x1 convolution, with BatchNorm and ReLU after it where `norm` is given."""
+
+    dense: Dense
+    norm: Norm | None
+
+
+def init_dense(key: Key[Array, ""], inputs: int, outputs: int) -> Dense:
+    """Initialises kernel and bias as torch's Conv2d: uniform within 1/sqrt(inputs)."""
+    bound, keys = inputs**-0.5, jax.random.split(key)
+    kernel, bias = (
+        jax.random.uniform(own, shape, minval=-bound, maxval=bound)
+        for own, shape in zip(keys, ((inputs, outputs), (outputs,)), strict=True)
+    )
+    return Dense(kernel, bias)
+
+
+def init_layer(key: Key[Array, ""], inputs: int, outputs: int, *, norm: bool = True) -> Layer:
+    """A fresh layer; see `init_dense`."""
+    zeros, ones = jnp.zeros(outputs), jnp.ones(outputs)
+    dense = init_dense(key, inputs, outputs)
+    return Layer(dense, Norm(ones, zeros, zeros, ones) if norm else None)
+
+
+def masked_sum(mask: Float[Array, " P"], x: Float[Array, " P *C"]) -> Float[Array, " *C"]:
+    """Sums the rows that count, in float32 even where products are rounded."""
     return jnp.dot(mask, x, precision="highest")
 
 
-def operand_dtype(precision: str) -> DTypeLike:
-    """That of the operands of products; for `"auto"`, bfloat16 if the device has units for it.
-
-    Accelerators have, and CPUs with AMX (five times float32's rate) or AVX-512's dot products of
-    bfloat16 (1.8). Other CPUs are slower at it than at float32.
-    """
-    if precision != "auto":
-        return jnp.dtype(precision)
-    info = Path("/proc/cpuinfo")
-    on_cpu = jax.default_backend() == "cpu"
-    units = info.read_text() if info.is_file() else ""
-    fast = not on_cpu or "amx_bf16" in units or "avx512_bf16" in units
-    return jnp.dtype(jnp.bfloat16 if fast else jnp.float32)
-
-
 @jax.custom_vjp
-def rounded_product(x: Array, kernel: Array) -> Array:
-    """`[P, C]` times `[C, K]`, float32: operands rounded to bfloat16, sums in float32.
+def rounded_product(x: Float[Array, "P C"], kernel: Float[Array, "C K"]) -> Float[Array, "P K"]:
+    """Multiplies operands rounded to bfloat16, summing in float32, in its gradient too.
 
-    So are the products of its gradient. (Left to itself, JAX would multiply the float32 gradient
-    unrounded, at a fraction of the speed.)
+    (Left to itself, JAX would multiply the float32 gradient unrounded, at a fraction of the speed.)
     """
     return _forward(x, kernel)[0]
 
@@ -50,12 +90,12 @@ def _times(a: Array, b: Array) -> Array:
 
 
 def _transposed(x: Array) -> Array:
-    """The transpose of `[P, C]`, moved in memory: XLA folds a plain one into the product, and its
-    CPU back end has no bfloat16 kernel for products whose first operand is not row-major.
+    """Transposes `[P, C]` in memory: XLA folds a plain transpose into the product, and its CPU back
+    end has no bfloat16 kernel for products whose first operand is not row-major.
     """
     rows, columns = x.shape
-    tiles = TILES if rows % TILES == 0 else 1
-    return x.reshape(tiles, rows // tiles, columns).transpose(2, 0, 1).reshape(columns, rows)
+    blocks = ROW_BLOCKS if rows % ROW_BLOCKS == 0 else 1
+    return x.reshape(blocks, rows // blocks, columns).transpose(2, 0, 1).reshape(columns, rows)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -72,73 +112,71 @@ def _backward(rounded: tuple[Array, Array], gradient: Array) -> tuple[Array, Arr
 rounded_product.defvjp(_forward, _backward)
 
 
-def product(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
-    """`[P, C]` times `[C, K]`, float32; see `rounded_product` for bfloat16."""
-    return jnp.dot(x, kernel) if dtype == jnp.float32 else rounded_product(x, kernel)
+def apply_dense(
+    dense: Dense, x: Float[Array, "*batch C"], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "*batch K"]:
+    """Applies a 1x1 convolution, with product operands of `dtype` (float32 or bfloat16)."""
+    rows = x.reshape(-1, x.shape[-1])
+    product = jnp.dot if dtype == jnp.float32 else rounded_product
+    y = product(rows, dense.kernel)
+    return y.reshape(*x.shape[:-1], -1) + dense.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-class Linear(nn.Module):
-    """A 1x1 convolution, initialised as torch's Conv2d: all uniform within 1/sqrt(inputs).
+def apply_norm(
+    norm: Norm, x: Float[Array, "*batch C"], mask: Float[Array, " P"] | None = None
+) -> tuple[Float[Array, "*batch C"], Norm]:
+    """Applies BatchNorm.
 
-    Attributes:
-        features: channels that come out.
-        dtype: of the operands of the product, float32 or bfloat16.
+    Args:
+        norm: scale, bias and running statistics.
+        x: in training, rows `[P, C]`.
+        mask: 1 for a row that counts, 0 for padding, in training; None normalises by the running
+            statistics.
+
+    Returns:
+        The normalised values, and the norm with updated running statistics.
     """
-
-    features: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., features], float32."""
-        inputs, bound = x.shape[-1], x.shape[-1] ** -0.5
-
-        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-
-        kernel = self.param("kernel", uniform, (inputs, self.features))
-        bias = self.param("bias", uniform, (self.features,))
-        y = product(x.reshape(-1, inputs), kernel, self.dtype)
-        return y.reshape(*x.shape[:-1], self.features) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    mean, var, updated = norm.mean, norm.var, norm
+    if mask is not None:
+        count = mask.sum()
+        mean = masked_sum(mask, x) / count
+        var = masked_sum(mask, jnp.square(x - mean[None])) / count
+        unbiased = var * count / jnp.maximum(count - 1, 1)
+        updated = dataclasses.replace(
+            norm,
+            mean=norm.mean + MOMENTUM * (mean - norm.mean),
+            var=norm.var + MOMENTUM * (unbiased - norm.var),
+        )
+    gain = norm.scale / jnp.sqrt(var + EPS)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return x * gain.reshape(shape) + (norm.bias - mean * gain).reshape(shape), updated
 
 
-class BatchNorm(nn.Module):
-    """torch's BatchNorm over rows; `nn.BatchNorm` keeps the biased variance, torch the unbiased."""
-
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[..., C] -> [..., C]; of `[P, C]` with a mask `[P]`: in training mode."""
-        features = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features)
-        mean, var = running_mean.value, running_var.value
-        if mask is not None:
-            count = mask.sum()
-            mean = exact(mask, x) / count
-            var = exact(mask, jnp.square(x - mean[None])) / count
-            if not self.is_initializing():
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value += MOMENTUM * (mean - running_mean.value)
-                running_var.value += MOMENTUM * (unbiased - running_var.value)
-        gain = scale / jnp.sqrt(var + EPS)
-        shape = (1,) * (x.ndim - 1) + features
-        return x * gain.reshape(shape) + (bias - mean * gain).reshape(shape)
+def apply_layers(
+    layers: tuple[Layer, ...],
+    x: Float[Array, "*batch C"],
+    mask: Float[Array, " P"] | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Float[Array, "*batch K"], tuple[Layer, ...]]:
+    """Applies layers in turn; returns the result and the layers with updated statistics."""
+    updated = []
+    for layer in layers:
+        x, norm = apply_dense(layer.dense, x, dtype), layer.norm
+        if norm is not None:
+            x, norm = apply_norm(norm, x, mask)
+            x = jax.nn.relu(x)
+        updated.append(Layer(layer.dense, norm))
+    return x, tuple(updated)
 
 
-class Layers(nn.Module):
-    """Linear layers, each but an unnormalised last one followed by BatchNorm and ReLU."""
-
-    widths: tuple[int, ...]
-    last_is_linear: bool
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> Array:
-        """[..., C] -> [..., widths[-1]]; see `BatchNorm` for the mask."""
-        for index, width in enumerate(self.widths):
-            x = Linear(width, self.dtype, name=f"linear_{index}")(x)
-            if not (self.last_is_linear and index == len(self.widths) - 1):
-                x = nn.relu(BatchNorm(name=f"norm_{index}")(x, mask))
-        return x
+def fold_layers(layers: tuple[Layer, ...]) -> tuple[Dense, ...]:
+    """Folds each BatchNorm, with its running statistics, into the convolution before it."""
+    folded = []
+    for layer in layers:
+        kernel, bias = layer.dense.kernel, layer.dense.bias
+        if layer.norm is not None:
+            gain = layer.norm.scale / jnp.sqrt(layer.norm.var + EPS)
+            kernel = kernel * gain[None]
+            bias = (bias - layer.norm.mean) * gain + layer.norm.bias
+        folded.append(Dense(kernel, bias))
+    return tuple(folded)

@@ -1,9 +1,9 @@
 """Exact AUROC, AP and PRO, on the host.
 
 All curves come from one sort and running sums: a threshold at every distinct score, no bins. Every
-metric depends on the order of the scores only. An entry's score and kind are sorted as one integer,
-and curves are summed piece by piece: what is touched once costs more than the arithmetic, which is
-most of the time for a hundred million pixels.
+metric depends only on the order of the scores. An entry's score and kind are packed into one
+integer for the sort, and curves are summed in chunks: at a hundred million pixels, memory traffic
+dominates the arithmetic.
 """
 
 from __future__ import annotations
@@ -14,26 +14,32 @@ import numpy as np
 import sklearn.metrics
 from scipy import ndimage
 
-EIGHT_CONNECTED = np.ones((3, 3), bool)
-ANOMALOUS, NORMAL = np.array([0.0, 1.0]), np.array([1.0, 0.0])
-"""The weights of labels 0 and 1 in hits and in false alarms."""
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
+"""Names of all metrics."""
 
-PIECE = 2**17
-"""Entries that are summed at a time."""
+PAPER_METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
+"""Names of the metrics in the paper's tables; these have bootstrap intervals."""
+
+EIGHT_CONNECTED = np.ones((3, 3), bool)
+HIT_WEIGHTS, ALARM_WEIGHTS = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+"""Weights of labels 0 and 1 in the counts of hits and of false alarms."""
+
+CHUNK_SIZE = 2**17
+"""Entries summed per chunk."""
 
 Curves = Iterator[list[np.ndarray]]
-"""Pieces of curves, from the highest score on; each begins where the one before it ended."""
+"""Curves in chunks from the highest score down; each starts where the previous one ended."""
 
 
 def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """int64 `[N]`, ordered as the scores `[N]`, with the kinds `[N]` in the lower half.
+    """Sort keys, int64 `[N]`: scores `[N]` in the upper half, kinds `[N]` in the lower.
 
-    Scores are float32, or ranks as `_checked` makes them of others.
+    Scores are float32, or the integer ranks that `_checked` substitutes for other types.
     """
     ordered = scores
     if scores.dtype == np.float32:
-        bits = (scores + np.float32(0)).view(np.int32)  # of -0.0, which equals 0.0, those of 0.0
-        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers, ordered as the scores are
+        bits = (scores + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0
+        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the scores
     keys = ordered.astype(np.int64)
     keys <<= 32
     keys |= kinds
@@ -41,15 +47,15 @@ def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
 
 
 def _curves(keys: np.ndarray, *weights: np.ndarray) -> Curves:
-    """For each distinct score from the top: the sum of weights at or above it.
+    """Sum of weights at or above each distinct score, from the highest down.
 
     Args:
-        keys: of all entries, sorted.
-        weights: of each kind; a curve is made of each such table.
+        keys: sorted keys of all entries.
+        weights: weight of each kind; one table per curve.
     """
     sums, points = [0.0] * len(weights), [0.0] * len(weights)
-    for stop in range(len(keys), 0, -PIECE):
-        start = max(0, stop - PIECE)
+    for stop in range(len(keys), 0, -CHUNK_SIZE):
+        start = max(0, stop - CHUNK_SIZE)
         values = keys[start:stop] >> 32
         below = keys[start - 1] >> 32 if start else None
         last_of_its_value = np.append(values[0] != below, values[1:] != values[:-1])[::-1]
@@ -63,7 +69,7 @@ def _curves(keys: np.ndarray, *weights: np.ndarray) -> Curves:
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 scores or, of others, their ranks; bool labels."""
+    """Validated float32 scores (ranks for other dtypes) and bool labels. Raises ValueError."""
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
         raise ValueError(f"scores are {scores.shape}, labels {labels.shape}")
@@ -80,7 +86,7 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Area under the ROC curve of image scores `[N]` against labels `[N]` (1 anomalous).
 
     Raises:
-        ValueError: shapes that differ, scores that are not finite, labels of one class.
+        ValueError: mismatched shapes, non-finite scores or labels of one class.
     """
     scores, labels = _checked(scores, labels)
     keys = np.empty(scores.shape, np.int64)
@@ -90,7 +96,7 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
         own[:] = _keys(some, kinds)
     flat = keys.reshape(-1)
     flat.sort()
-    curves = _curves(flat, ANOMALOUS, NORMAL)
+    curves = _curves(flat, HIT_WEIGHTS, ALARM_WEIGHTS)
     area = sum(float(np.trapezoid(y, x)) for y, x in curves)
     return float(area / np.count_nonzero(labels) / np.count_nonzero(~labels))
 
@@ -102,21 +108,21 @@ def image_ap(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pixel_auroc(score_maps: np.ndarray, masks: np.ndarray) -> float:
-    """Area under the ROC curve of all pixels, maps and masks `[N, H, W]`. Raises ValueError."""
+    """Area under the ROC curve over all pixels of `[N, H, W]`. Raises ValueError."""
     return image_auroc(score_maps, masks)
 
 
 def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> float:
     """Area under the per-region overlap up to a false-positive rate, divided by it.
 
-    The mean, over the 8-connected regions of the ground truth, of the part of the region that is
-    at or above a threshold, against the part of all normal pixels that is; trapezoids between the
-    thresholds, linear interpolation at the limit. The definition of MVTec AD's evaluation script.
+    Mean fraction of each 8-connected ground-truth region at or above a threshold, against the
+    fraction of all normal pixels at or above it; trapezoids between thresholds, linear
+    interpolation at the limit. Definition of MVTec AD's evaluation script.
 
     Args:
         score_maps: `[N, H, W]`.
         masks: `[N, H, W]`, non-zero is anomalous.
-        max_fpr: the limit, in (0, 1].
+        max_fpr: limit of the false-positive rate, in (0, 1].
 
     Raises:
         ValueError: as `image_auroc`.
@@ -150,7 +156,7 @@ def pixel_metrics(
 
 
 def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
-    """Below a curve, or a piece of one, as far as x goes up to `limit`."""
+    """Area under a curve, or a chunk of one, up to x = `limit`."""
     if x[0] >= limit:
         return 0.0
     inside = int(np.searchsorted(x, limit, side="right"))
@@ -159,11 +165,11 @@ def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
 
 
 def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 8-connected regions of a mask `[H, W]`, bool.
+    """8-connected regions of a mask `[H, W]`, bool.
 
     Returns:
-        The number of each pixel's region `[H, W]`, from 1 on, 0 outside of all; and the part of
-        each region that one pixel is.
+        Region number of each pixel `[H, W]`, from 1, with 0 outside; and, per region, the
+        fraction of it that one pixel covers.
     """
     numbers, _ = ndimage.label(mask, EIGHT_CONNECTED)
     return numbers, 1 / np.bincount(numbers.ravel())[1:]

@@ -1,4 +1,4 @@
-"""A sweep as one HTML file that needs nothing else, and its tables as CSV."""
+"""Report of a sweep: one self-contained HTML page, and its tables as CSV."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FIGURE_METRICS = ("image_auroc", "pixel_auroc")
 
 
 def write(workdir: Path) -> Path:
-    """Writes `report.html`, a CSV for each table and `cells.csv` into a sweep's folder.
+    """Writes `report.html`, a CSV per table and `cells.csv` into a sweep's folder.
 
     Returns:
-        The path of the page.
+        Path of `report.html`.
 
     Raises:
-        InputError: no sweep there, or the folder can't be written.
+        InputError: no sweep in the folder, or the folder can't be written.
     """
     plan = results.read_plan(workdir)
     found = results.cells(plan, workdir)
@@ -40,14 +40,14 @@ def write(workdir: Path) -> Path:
 
 
 def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> str:
-    """The page."""
+    """Renders the report as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
     counted, *reasons = results.summary(found).splitlines()
-    whole = _most_of(plan, found)
+    whole = _featured(plan, found)
     return environment.get_template("page.html").render(
         plan=plan,
         summary=counted,
@@ -61,31 +61,34 @@ def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> st
     )
 
 
-def _most_of(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
-    """The cells of the case to show: pretrained, most levels and directions, most of them done."""
+def _featured(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
+    """Finished cells of the featured case.
+
+    It is pretrained if possible, with the most directions, then levels, then finished cells.
+    """
 
     def rank(case: str) -> tuple[int, int, int, int]:
         config, levels = plan.configs[plan.cases[case].run], plan.cases[case].levels
-        done = sum(cell.metrics is not None for cell in tables.of_case(found, case))
+        done = sum(cell.metrics is not None for cell in tables.case_cells(found, case))
         whole = len(levels) == len(config.mapping.latent)
         directions = len(config.mapping.directions)
         return int(config.networks.pretrained and whole and done > 0), directions, len(levels), done
 
-    return [c for c in tables.of_case(found, max(plan.cases, key=rank)) if c.metrics]
+    return [c for c in tables.case_cells(found, max(plan.cases, key=rank)) if c.metrics]
 
 
 def _figures(plan: Plan, found: Sequence[Cell]) -> dict[str, list[plots.Plot]]:
     figures: dict[str, list[plots.Plot]] = {}
-    for title, cases in plots.group_names(plan).items():
+    for title, cases in plots.figure_cases(plan).items():
         for metric in FIGURE_METRICS:
-            name = f"{title.split(' (')[0]}, {tables.NAMES[metric]}"
+            name = f"{title.split(' (')[0]}, {tables.METRIC_NAMES[metric]}"
             if plot := plots.by_category(plan, found, cases, metric, name):
                 figures.setdefault(title, []).append(plot)
     return figures
 
 
 def _first_seeds(cells: Sequence[Cell]) -> list[Cell]:
-    """One cell of each category."""
+    """First cell of each category."""
     return list({cell.category: cell for cell in reversed(cells)}.values())[::-1]
 
 
@@ -103,7 +106,7 @@ def _galleries(plan: Plan, cells: Sequence[Cell]) -> dict[str, list[dict[str, An
 
 
 def _webp(path: Path) -> str:
-    """A picture small enough for a page, base64."""
+    """Base64 of an image file, recompressed as lossy WebP."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         image.save(buffer, "webp", quality=80)

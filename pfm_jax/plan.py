@@ -1,7 +1,8 @@
-"""What a sweep does: a grid of categories, cases and seeds, and the fewest runs that fill it.
+"""Sweep plans: a grid of categories, cases and seeds, and the fewest runs that cover it.
 
-Heads of a level do not depend on other levels, so cases that differ in levels only are one run,
-measured at several combinations (not if maps are standardised: that is by the map of all levels).
+The heads of a level are independent of other levels, so cases that differ only in levels share one
+run, measured at several combinations of levels. The exception is standardised maps, whose
+statistics come from the map of all levels.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pfm_jax.config import Config, SweepConfig, from_dict, replaced, validate
+from pfm_jax.config import Config, SweepConfig, from_dict
 from pfm_jax.types import LEVELS, InputError
+from pfm_jax.validation import validate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
-    """A row of a table: the run that it is measured in, and at which levels."""
+    """A table row: its run and the levels to measure."""
 
     run: str
     levels: tuple[str, ...]
@@ -26,14 +28,14 @@ class Case:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What a sweep does.
+    """Runs, cases, categories and seeds of a sweep.
 
     Attributes:
-        name: of the sweep.
-        configs: name of a run -> its recipe, at all the levels that its cases need.
-        cases: name -> where it is measured.
-        categories: of the data set.
-        seeds: each run has one folder for each.
+        name: name of the sweep.
+        configs: run name -> its recipe, with the union of the levels of its cases.
+        cases: case name -> its run and levels.
+        categories: categories of the data set.
+        seeds: seeds of every run, one folder each.
     """
 
     name: str
@@ -43,21 +45,22 @@ class Plan:
     seeds: tuple[int, ...]
 
     def folder(self, workdir: Path, run: str, seed: int, category: str) -> Path:
-        """Where a run is kept."""
+        """Folder of a run."""
         return workdir / run / f"seed_{seed}" / category
 
     def combinations(self, run: str) -> tuple[tuple[str, ...], ...]:
-        """Levels of a run's cases that an evaluation would not measure by itself."""
+        """Level combinations of a run's cases that `evaluate` does not measure by default."""
         among = {case.levels for case in self.cases.values() if case.run == run}
         return tuple(sorted(c for c in among if 1 < len(c) < len(self.configs[run].mapping.latent)))
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """JSON-compatible dictionary of the plan."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
-        """The inverse of `to_json`."""
+        """Restores a plan from `to_json`."""
         return cls(
             name=values["name"],
             configs={run: from_dict(config) for run, config in values["configs"].items()},
@@ -69,21 +72,21 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """Runs of one category that share their features, by the names of their recipes."""
+    """Runs of one category that share features, by name."""
 
     category: str
     runs: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """Unique in a plan."""
+        """Name, unique within a plan."""
         return f"{self.runs[0]}/{self.category}"
 
 
 def make_plan(
     config: SweepConfig, categories: Sequence[str], seeds: Sequence[int], cases: Sequence[str] = ()
 ) -> Plan:
-    """Merges the cases (some of them, if `cases` names any) into runs. Raises InputError."""
+    """Merges cases (all, or those named in `cases`) into runs. Raises InputError."""
     if unknown := sorted(set(cases) - set(config.cases)):
         raise InputError(f"cases: no {', '.join(unknown)}; there are {', '.join(config.cases)}")
     merged: list[tuple[Config, dict[str, tuple[str, ...]]]] = []
@@ -100,15 +103,32 @@ def make_plan(
     configs: dict[str, Config] = {}
     where: dict[str, Case] = {}
     for recipe, members in merged:
-        run = max(members, key=lambda name: len(members[name]))  # the one with most levels
+        run = max(members, key=lambda name: len(members[name]))  # the case with the most levels
         configs[run] = dataclasses.replace(recipe, name=run)
         where |= {name: Case(run, levels) for name, levels in members.items()}
     ordered = {name: where[name] for name in cases or config.cases}
     return Plan(config.name, configs, ordered, tuple(categories), tuple(seeds))
 
 
+def replaced(config: Config, changes: dict[str, Any]) -> Config:
+    """Copies a recipe with changed fields, named as in `SweepConfig.cases`.
+
+    Raises:
+        InputError: unknown field.
+    """
+    for field, value in changes.items():
+        part, _, name = field.rpartition(".")
+        try:
+            inner = getattr(config, part) if part else config
+            changed: Any = dataclasses.replace(inner, **{name: value})
+            config = dataclasses.replace(config, **{part: changed}) if part else changed
+        except (AttributeError, TypeError) as error:
+            raise InputError(f"config.{field}: there is no such field") from error
+    return config
+
+
 def _union(a: Config, b: Config) -> Config | None:
-    """The recipe of both, if they differ in name and levels only."""
+    """Common recipe of two that differ only in name and levels, else None."""
     latent = {**a.mapping.latent, **b.mapping.latent}
     ordered = {level: latent[level] for level in LEVELS if level in latent}
     both = [replaced(one, {"mapping.latent": ordered, "name": a.name}) for one in (a, b)]
@@ -118,7 +138,7 @@ def _union(a: Config, b: Config) -> Config | None:
 
 
 def jobs(plan: Plan) -> list[Job]:
-    """All jobs of a plan."""
+    """Groups the runs of each category into jobs that share features."""
     sharing: dict[str, list[str]] = {}
     for run, config in plan.configs.items():
         sharing.setdefault(repr((config.networks, config.data)), []).append(run)

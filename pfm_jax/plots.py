@@ -1,4 +1,4 @@
-"""A sweep's cells as figures: SVG to stand in a page."""
+"""SVG plots of a sweep's cells for its report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from pfm_jax import history
+from pfm_jax import record
 from pfm_jax.plan import Plan
 from pfm_jax.results import Cell, over_seeds
-from pfm_jax.tables import NAMES, describe, of_case
+from pfm_jax.tables import METRIC_NAMES, case_cells, describe
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
 MARKERS = "osD^vPX*"
@@ -28,12 +28,12 @@ STYLE: Any = {
 
 
 class Plot(NamedTuple):
-    """A figure.
+    """Plot with a text alternative.
 
     Attributes:
-        title: what it shows.
-        svg: itself, an `<svg>` element.
-        words: the same for those who can't see it.
+        title: caption.
+        svg: `<svg>` element.
+        words: text alternative for screen readers.
     """
 
     title: str
@@ -58,11 +58,11 @@ def _figure(height: float = 3.2) -> Figure:
 def by_category(
     plan: Plan, found: Sequence[Cell], cases: Sequence[str], metric: str, title: str
 ) -> Plot | None:
-    """A metric of some cases in each category, with its deviation over seeds; figures 7 to 9."""
+    """Plots a metric of some cases by category, with deviation over seeds (figures 7 to 9)."""
     figure = _figure(3.0 + 0.18 * len(cases))
     axis, words = figure.subplots(), []
     for index, case in enumerate(cases):
-        spreads = {c: over_seeds(of_case(found, case, c), metric) for c in plan.categories}
+        spreads = {c: over_seeds(case_cells(found, case, c), metric) for c in plan.categories}
         there = {c: s for c, s in spreads.items() if s is not None}
         if not there:
             continue
@@ -85,14 +85,14 @@ def by_category(
         range(len(plan.categories)), plan.categories, rotation=45 * (len(plan.categories) > 4)
     )
     axis.set_xlim(-0.5, len(plan.categories) - 0.5)
-    axis.set_ylabel(f"{NAMES[metric]} (%)")
+    axis.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot(title, _svg(figure), "; ".join(words))
 
 
 def scores(cell: Cell, title: str) -> Plot | None:
-    """Histograms of the scores of good and of anomalous test images of one run."""
+    """Plots score histograms of a run's good and anomalous test images."""
     path = cell.folder / "scores.csv"
     if not path.is_file():
         return None
@@ -112,11 +112,11 @@ def scores(cell: Cell, title: str) -> Plot | None:
 
 
 def learning_curves(cells: Sequence[Cell], title: str) -> Plot | None:
-    """The losses of some runs, a line for each level and run."""
+    """Plots training losses, one line per level and run."""
     figure, ends = _figure(2.8), []
     axis, labelled = figure.subplots(), set()
     for cell in cells:
-        lines = history.read(cell.folder)
+        lines = record.read_curve(cell.folder)
         for index, level in enumerate(lines[0]["loss"] if lines else ()):
             axis.plot(
                 [line["step"] for line in lines],
@@ -135,8 +135,8 @@ def learning_curves(cells: Sequence[Cell], title: str) -> Plot | None:
     return Plot(title, _svg(figure), "; ".join(ends))
 
 
-def group_names(plan: Plan) -> dict[str, list[str]]:
-    """Figure 7, 8, 9 -> the cases it compares, of the pair of networks that has most of them."""
+def figure_cases(plan: Plan) -> dict[str, list[str]]:
+    """Title of each figure 7 to 9 -> the cases that it compares, by pair of networks."""
     pairs: dict[str, list[str]] = {}
     for name, case in plan.cases.items():
         networks = plan.configs[case.run].networks

@@ -1,12 +1,12 @@
-"""New images, as many as there are, to a table: one row each, whatever happens.
+"""Batch prediction: scores any number of images into a CSV table, one row per image.
 
     OUTPUT/scores.csv             path, score, p_value, threshold, is_anomalous, error
     OUTPUT/maps/NAME.tiff         the anomaly map, float32, at the image's own size
     OUTPUT/overlays/NAME.png      the map over the image
-    OUTPUT/predict.json           what the scores are of
+    OUTPUT/predict.json           detector, threshold and images of the scores
 
-Rows are appended a batch at a time, after the pictures of the batch; what a killed run left of a
-row is cut off when the same command is given again, and what has a row is not looked at again.
+The rows of a batch are appended after its pictures. Running the same command again resumes: an
+incomplete row of a killed run is truncated, and images that have a row are skipped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "error")
 
 
 class Options(NamedTuple):
-    """What is written besides the table."""
+    """Optional outputs besides the table."""
 
     maps: bool = False
     overlays: bool = False
@@ -49,13 +49,13 @@ TABLE_ONLY = Options()
 
 
 class Opened(NamedTuple):
-    """A file after decoding.
+    """Decoded image file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         pixels: uint8 `[size, size, 3]`; None if it can't be read.
-        size: width and height of the image itself.
-        error: why it can't.
+        size: original width and height in pixels.
+        error: reason why it can't be read.
     """
 
     path: Path
@@ -67,15 +67,15 @@ class Opened(NamedTuple):
 def predict(
     scorer: Scorer, images: str, output: Path, threshold: float, options: Options = TABLE_ONLY
 ) -> tuple[Counter[str], int]:
-    """Scores every image of a folder, a glob or a file that has no row in `output` yet.
+    """Scores the images of a folder, a glob or a file that have no row in `output` yet.
 
     Returns:
-        How many rows there are of `"normal"`, `"anomalous"` and `"unreadable"` images, and how
-        many of them are new.
+        Row counts of `"normal"`, `"anomalous"` and `"unreadable"` images, and the number of new
+        rows.
 
     Raises:
-        InputError: no image, an `output` with scores of another kind, or in use.
-        OSError: a full disk. What has a row is safe.
+        InputError: no image, or an `output` that is in use or holds other scores.
+        OSError: a full disk; complete rows are kept.
     """
     root, paths = find(images)
     names = _picture_names(root, paths)
@@ -84,8 +84,10 @@ def predict(
         todo = [path for path in paths if shown(path) not in done]
         bar = tqdm(total=len(paths), initial=len(paths) - len(todo), unit="image", disable=None)
         with bar:
-            for opened in _opened(todo, scorer.size):
-                rows = list(_rows(scorer, opened, threshold, output, options, names))
+            for scores, maps, opened in scorer.stream(_batches(todo, scorer.size)):
+                p_values = calibration.p_values(scores, scorer.normal_scores)
+                found = zip(scores, p_values, maps, strict=True)
+                rows = list(_rows(found, opened, threshold, output, options, names))
                 _append(descriptor, rows)
                 counts.update(_kind(row) for row in rows)
                 bar.update(len(rows))
@@ -93,18 +95,17 @@ def predict(
 
 
 def normal_scores(scorer: Scorer, images: str) -> np.ndarray:
-    """`[n]`, the scores of normal images. Raises InputError if one can't be read."""
-    found = [np.zeros(0, np.float32)]
-    for opened in _opened(find(images)[1], scorer.size):
+    """Scores `[n]` of normal images. Raises InputError if one can't be read."""
+    found = []
+    for scores, _, opened in scorer.stream(_batches(find(images)[1], scorer.size)):
         if errors := [one.error for one in opened if one.pixels is None]:
             raise InputError(errors[0])
-        pixels = [one.pixels for one in opened if one.pixels is not None]
-        found.append(scorer.score(np.stack(pixels))[0])
+        found.append(scores)
     return np.concatenate(found)
 
 
-def _opened(paths: Sequence[Path], size: int) -> Iterator[list[Opened]]:
-    """Batches of files, decoded ahead."""
+def _batches(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray, list[Opened]]]:
+    """Batches decoded ahead: pixels of the readable files, and an `Opened` for every file."""
 
     def one(path: Path) -> Opened:
         try:
@@ -113,23 +114,23 @@ def _opened(paths: Sequence[Path], size: int) -> Iterator[list[Opened]]:
         except InputError as error:
             return Opened(path, None, error=str(error))
 
-    starts = range(0, len(paths), BATCH_SIZE)
-    yield from image_files.ahead(lambda at: [one(p) for p in paths[at : at + BATCH_SIZE]], starts)
+    def batch(start: int) -> tuple[np.ndarray, list[Opened]]:
+        opened = [one(path) for path in paths[start : start + BATCH_SIZE]]
+        pixels = [image.pixels for image in opened if image.pixels is not None]
+        return np.array(pixels, np.uint8).reshape(-1, size, size, 3), opened
+
+    return image_files.ahead(batch, range(0, len(paths), BATCH_SIZE))
 
 
 def _rows(
-    scorer: Scorer,
+    found: Iterator[tuple[np.float32, np.float64, np.ndarray]],
     opened: Sequence[Opened],
     threshold: float,
     output: Path,
     options: Options,
     names: dict[Path, Path],
 ) -> Iterator[tuple[object, ...]]:
-    """The rows of a batch, in order; writes its pictures."""
-    good = [one.pixels for one in opened if one.pixels is not None]
-    scores, maps = scorer.score(np.stack(good)) if good else (np.zeros(0), np.zeros(0))
-    p_values = calibration.p_values(scores, scorer.normal_scores)
-    found = iter(zip(scores, p_values, maps, strict=True))
+    """Yields the rows of a batch and writes its pictures; `found` has the readable images only."""
     for one in opened:
         if one.pixels is None:
             yield (shown(one.path), "", "", f"{threshold:.9g}", "", one.error)
@@ -165,8 +166,9 @@ def _draw(
 
 
 def _picture_names(root: Path, paths: Sequence[Path]) -> dict[Path, Path]:
-    """Where an image's pictures go: its place below `root` without its suffix (as MVTec's own
-    evaluation looks for them), with it where two images differ in that alone.
+    """Output name of each image: its path relative to `root`, without suffix.
+
+    MVTec's own evaluation expects these names. Images that differ only in suffix keep it.
     """
     relative = {path: path.relative_to(root) for path in paths}
     stems = Counter(place.with_suffix("") for place in relative.values())
@@ -177,7 +179,7 @@ def _picture_names(root: Path, paths: Sequence[Path]) -> dict[Path, Path]:
 
 
 def _check_same(output: Path, about: dict[str, object]) -> None:
-    """Leaves `predict.json`. Raises InputError if another one is there, with the difference."""
+    """Writes `predict.json`. Raises InputError naming the difference if another exists."""
     path = output / "predict.json"
     if not path.is_file():
         files.write(path, (json.dumps(about, indent=2) + "\n").encode())
@@ -196,10 +198,10 @@ def _check_same(output: Path, about: dict[str, object]) -> None:
 
 @contextmanager
 def _table(path: Path) -> Iterator[tuple[int, Counter[str], set[str]]]:
-    """The table, to be appended to, what it counts and the paths that it has rows of.
+    """Locks the table: descriptor to append to, row counts by decision, and paths with a row.
 
     Raises:
-        InputError: another process writes it.
+        InputError: another process is writing the table.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -219,7 +221,7 @@ def _table(path: Path) -> Iterator[tuple[int, Counter[str], set[str]]]:
 
 
 def _whole(content: bytes) -> int:
-    """The length of the rows that are complete: a line end within quotes ends no row."""
+    """Byte length of the complete rows; a quoted line break does not end a row."""
     whole = position = quotes = 0
     for line in io.BytesIO(content):
         position += len(line)

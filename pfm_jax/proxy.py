@@ -1,44 +1,40 @@
-"""The figure that choices are made by: how well a run tells made-up defects from normal images.
+"""Proxy metric: separation of synthetic defects from normal images by a detector.
 
-Its held-out normal images are the normal ones, and the defects are made on them; no test image is
-looked at.
+It allows model selection without defective images: held-out images are the normal ones, and
+synthetic defects are drawn on them. No test image is used.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
-from pfm_jax import anomalies, files, images, mapping, metrics, scoring, standard
-from pfm_jax.config import Config
+from pfm_jax import anomalies, images, metrics
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.datasets.loose import encoded
-from pfm_jax.features import Networks
-from pfm_jax.mapping import FoldedHeads
-from pfm_jax.run import Sources, dataset_of, restore
+from pfm_jax.detector import Detector
 from pfm_jax.types import Example, InputError
 
-MOST = 64
-"""Held-out images that count; the first ones."""
+MOST_IMAGES = 64
+"""Limit on the number of held-out images; the first ones are used."""
 
-FEW = 16
-"""If there are fewer, each counts in its eight orientations."""
+FEW_IMAGES = 16
+"""Number of held-out images below which each is used in all eight orientations."""
 
 ORIENTATIONS = 8
+"""Number of orientations: rotations by 90 degrees, with and without mirroring."""
 
 
 def made_up(held_out: Sequence[Example]) -> Lazy:
-    """For each image it and, after it, its defect of each kind in `anomalies.KINDS`, at its own
-    resolution; always the same ones.
+    """Held-out images, each followed by a copy with a defect of each kind in `anomalies.KINDS`.
+
+    Deterministic, at the original resolution.
     """
-    turned = ORIENTATIONS if len(held_out) < FEW else 1
-    count = turned * min(len(held_out), MOST)
+    turned = ORIENTATIONS if len(held_out) < FEW_IMAGES else 1
+    count = turned * min(len(held_out), MOST_IMAGES)
 
     def picture(number: int) -> np.ndarray:
         example, turn = held_out[number // turned], number % turned
@@ -62,22 +58,20 @@ def made_up(held_out: Sequence[Example]) -> Lazy:
     return Lazy(one, range(count * (1 + len(anomalies.KINDS))))
 
 
-def measure(
-    networks: Networks, heads: FoldedHeads, held_out: Sequence[Example], config: Config
-) -> dict[str, Any]:
-    """The proxy of trained heads.
+def measure(detector: Detector, held_out: Sequence[Example]) -> dict[str, Any]:
+    """Measures how well a detector separates synthetic defects from held-out normal images.
 
     Returns:
-        `image_auroc`, the mean over the kinds of defects; that of each kind under `kinds`; and
-        `pro_auc` of the maps of the made-up images on their masks.
+        `kinds`, image AUROC by kind of defect; `image_auroc`, their mean; and `pro_auc` of the
+        maps against the masks of the synthetic defects.
 
     Raises:
-        InputError: there is no held-out image.
+        InputError: no held-out image.
     """
     if not held_out:
         raise InputError("no image is held out: train with --config.data.held_out=0.2")
-    examples, size = made_up(held_out), config.data.image_size
-    found = list(scoring.score_examples(networks, heads, examples, config, "proxy"))
+    examples, size = made_up(held_out), detector.config.data.image_size
+    found = list(detector.stream(examples, "proxy"))
     scores = np.concatenate([maps.image_scores for maps in found])
     scores = scores.reshape(-1, 1 + len(anomalies.KINDS))
     labels = np.repeat([0, 1], len(scores))
@@ -88,18 +82,3 @@ def measure(
     maps = np.concatenate([one.fused for one in found])
     _, pro_auc = metrics.pixel_metrics(maps, images.masks(examples, size))
     return {"image_auroc": float(np.mean(list(kinds.values()))), "kinds": kinds, "pro_auc": pro_auc}
-
-
-def measure_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
-    """That of a trained run; also written to `proxy.json` in its folder.
-
-    Raises:
-        InputError: no such run, without held-out images, or with other data than it had.
-    """
-    state, old, networks = restore(workdir, category, sources)
-    dataset = dataset_of(old, sources, workdir / category)
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    heads = standard.measured(networks, heads, dataset.train, old.config)
-    found = measure(networks, heads, dataset.held_out, old.config)
-    files.write(workdir / category / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())
-    return found

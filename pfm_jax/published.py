@@ -1,6 +1,6 @@
-"""The numbers of the paper's tables, in percent, to stand beside ours as what was published.
+"""Published results of the paper's tables, in percent.
 
-Of Table III the row of Capsule is not in the copy that this was taken from.
+The Capsule row of Table III is absent from the transcribed copy.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """A table of categories and methods.
+    """Published table of one metric by category and method.
 
     Attributes:
-        number: of the table.
-        metric: of `results.METRICS`.
-        methods: the columns; the last is the paper's own.
-        rows: category -> percent, by method; None where the paper has none.
+        number: Roman numeral of the table.
+        metric: one of `metrics.PAPER_METRICS`.
+        methods: column names; the last is the paper's own method.
+        rows: category -> percent by method; None where the paper has no value.
     """
 
     number: str
@@ -29,7 +29,7 @@ def _rows(text: str) -> dict[str, tuple[float | None, ...]]:
     return {name: tuple(None if v == "-" else float(v) for v in values) for name, *values in lines}
 
 
-IMAGE = Published(
+IMAGE_AUROC = Published(
     "III",
     "image_auroc",
     ("AE_SSIM", "CAVGA", "AnoGan", "VAE", "Patch SVDD", "MKD", "SPADE", "MB-PFM"),
@@ -52,7 +52,7 @@ IMAGE = Published(
         average     63 78 55 77  92.1 87.7 85.5 97.5
     """),
 )
-PIXEL = Published(
+PIXEL_AUROC = Published(
     "IV",
     "pixel_auroc",
     ("AE_SSIM", "CAVGA", "AnoGan", "VAE", "Patch SVDD", "MKD", "SPADE", "MB-PFM"),
@@ -98,9 +98,9 @@ PRO = Published(
         average     69.4 51.5 44.3 63.9 91.4 91.7 93.0
     """),
 )
-TABLES = (IMAGE, PIXEL, PRO)
+TABLES = (IMAGE_AUROC, PIXEL_AUROC, PRO)
 
-SPEED = {
+IMAGES_PER_SECOND = {
     "Patch SVDD": 0.18,
     "SPADE": 0.06,
     "MKD": 11.5,
@@ -108,7 +108,7 @@ SPEED = {
     "B-PFM": 23.3,
     "MB-PFM": 14.5,
 }
-"""Table VI, images per second on an NVIDIA GTX 1660."""
+"""Table VI: images per second on an NVIDIA GTX 1660."""
 
 ABLATION = {
     1: (93.5, 95.1, 84.7),
@@ -124,4 +124,4 @@ ABLATION = {
     11: (97.5, 97.3, 93.0),
     12: (94.2, 94.7, 86.9),
 }
-"""Table VII: case -> image AUROC, pixel AUROC, PRO; means of the 15 categories of MVTec AD."""
+"""Table VII: case -> image AUROC, pixel AUROC, PRO; means over the 15 MVTec AD categories."""

@@ -1,4 +1,7 @@
-"""What a person sees of a run: the closing table and `heatmaps.png`."""
+"""Text table of metrics, overlays and heat maps.
+
+Matplotlib is imported on use to keep importing this module cheap.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
-METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
+from pfm_jax.metrics import METRICS
 
 
 class Panel(NamedTuple):
-    """One test image and what was found in it.
+    """One test image and its anomaly map.
 
     Attributes:
-        title: shown above it.
+        title: text above the image.
         image: uint8 `[H, W, 3]`.
-        mask: bool `[H, W]`, or None without ground truth.
-        anomaly_map: `[H, W]`.
+        mask: ground truth, bool `[H, W]`; None if unknown.
+        anomaly_map: anomaly scores `[H, W]`.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Panel(NamedTuple):
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Category -> metrics, as aligned text in percent, with the mean of the categories."""
+    """Formats category -> metrics as aligned text in percent, with the mean of the categories."""
     rows = [["category", *(name.replace("_", " ") for name in METRICS), "seconds"]]
     for category, metrics in results.items():
         seconds = sum(metrics["seconds"].values())
@@ -59,18 +59,27 @@ def _mean(results: Mapping[str, Mapping[str, Any]], metric: str) -> float | None
 
 
 def _shaded(image: np.ndarray, mask: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:
-    """The image in grey, where `mask` is in a colour; in [0, 1]."""
+    """Grey image with `mask` tinted in a colour; in [0, 1]."""
     shown = np.repeat(image.mean(-1, keepdims=True) / 255, 3, -1)
     shown[mask] = 0.4 * shown[mask] + 0.6 * np.array(colour)
     return shown
 
 
+def _heat(values: np.ndarray) -> np.ndarray:
+    """Heat-map colours of values in [0, 1], as RGB in [0, 1]."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["inferno"](values)[..., :3])
+
+
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> bytes:
-    """A PNG: the image `[H, W, 3]` in grey under its map `[H, W]`, what exceeds the threshold in
-    red. One scale for all images: colours start at half the threshold and end at twice of it.
+    """Draws a PNG: the image `[H, W, 3]` in grey under its anomaly map `[H, W]`.
+
+    Regions above the threshold are outlined in red. The colour scale, common to all images, runs
+    from half to twice the threshold.
     """
     scaled = (np.clip(anomaly_map / max(threshold, 1e-9), 0.5, 2) - 0.5) / 1.5
-    heat, weight = colormaps["inferno"](scaled)[..., :3], 0.8 * np.sqrt(scaled)[..., None]
+    heat, weight = _heat(scaled), 0.8 * np.sqrt(scaled)[..., None]
     shown = (1 - weight) * image.mean(-1, keepdims=True) / 255 + weight * heat
     over = anomaly_map > threshold
     inner = over.copy()
@@ -83,12 +92,13 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> byt
 
 
 def strip(panel: Panel, threshold: float | None) -> bytes:
-    """A PNG as a column of figure 6: image, ground truth in red, map, segmentation in green.
+    """Draws a PNG like a column of figure 6: image, ground truth (red), map, segmentation (green).
 
-    Without ground truth or threshold their parts are left out. The map's colours span its scores.
+    Ground truth and segmentation are omitted without mask or threshold. The map's colour scale
+    spans its own scores.
     """
     low, high = float(panel.anomaly_map.min()), float(panel.anomaly_map.max())
-    heat = colormaps["inferno"]((panel.anomaly_map - low) / max(high - low, 1e-9))[..., :3]
+    heat = _heat((panel.anomaly_map - low) / max(high - low, 1e-9))
     tiles = [panel.image / 255, heat]
     if panel.mask is not None:
         tiles.insert(1, _shaded(panel.image, panel.mask, (1, 0, 0)))
@@ -101,11 +111,14 @@ def strip(panel: Panel, threshold: float | None) -> bytes:
 
 
 def heatmaps(panels: Sequence[Panel], category: str, most: int) -> bytes:
-    """A PNG, a column for each panel: image, ground truth (if any), anomaly map, overlay.
+    """Draws a PNG, a column per panel: image, ground truth (if any), anomaly map, overlay.
 
-    The one colour scale goes from the median of the least anomalous, those after the first `most`,
-    to the highest score.
+    All panels share one colour scale, from the median of the least anomalous panels (those after
+    the first `most`) to the highest score.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     vmin = float(np.median([panel.anomaly_map for panel in panels[most:] or panels]))
     vmax = max(float(panel.anomaly_map.max()) for panel in panels)
     title = f"{category}: most anomalous test images, then the least"

@@ -1,4 +1,4 @@
-"""What a sweep's folder holds: every cell's metrics, or why there are none."""
+"""Results of a sweep: the metrics of every cell, or the reason for their absence."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from pfm_jax.evaluate import joined
 from pfm_jax.plan import Plan
 from pfm_jax.types import InputError
 
-METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """One case on one category with one seed.
+    """Result of one case, category and seed.
 
     Attributes:
-        case, category, seed: which.
-        folder: of the run that it is measured in.
-        metrics: of `types.Metrics`, at the case's levels; None if there are none.
-        reason: why not.
-        missing: whether it could not be done for want of weights or data, else it failed.
+        case, category, seed: position in the sweep's grid.
+        folder: folder of the run that measures the case.
+        metrics: fields of `types.Metrics` at the case's levels; None without results.
+        reason: reason for the absence of metrics.
+        missing: whether weights or data were absent, as opposed to a failure.
     """
 
     case: str
@@ -41,7 +39,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and (sample) standard deviation over seeds; NaN for the deviation of one value."""
+    """Mean and sample standard deviation over seeds; the deviation of one value is NaN."""
 
     mean: float
     deviation: float
@@ -49,7 +47,7 @@ class Spread:
 
 
 def read_plan(workdir: Path) -> Plan:
-    """That of the sweep in `workdir`. Raises InputError if there is none."""
+    """Reads the plan of the sweep in `workdir`. Raises InputError if none exists."""
     path = workdir / "sweep.json"
     try:
         return Plan.from_json(json.loads(path.read_text()))
@@ -61,7 +59,7 @@ def read_plan(workdir: Path) -> Plan:
 
 
 def cells(plan: Plan, workdir: Path) -> list[Cell]:
-    """All of a sweep's, case by case."""
+    """Reads all cells of a sweep, ordered by case, category and seed."""
     return [
         _cell(plan, workdir, case, category, seed)
         for case in plan.cases
@@ -87,7 +85,7 @@ def _cell(plan: Plan, workdir: Path, case: str, category: str, seed: int) -> Cel
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Of the values that there are; None if there are none."""
+    """Mean and sample deviation, ignoring None; None without values."""
     there = [value for value in values if value is not None]
     if not there:
         return None
@@ -96,12 +94,12 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 
 def over_seeds(found: Sequence[Cell], metric: str) -> Spread | None:
-    """Of a metric of cells that differ in their seed."""
+    """Spread of a metric over cells that differ in seed."""
     return spread(cell.metrics[metric] for cell in found if cell.metrics)
 
 
 def over_categories(found: Sequence[Cell], metric: str) -> Spread | None:
-    """Of each seed's mean over the categories; of the seeds that have them all."""
+    """Spread over seeds of the mean over categories, for seeds with results in every category."""
     categories = {cell.category for cell in found}
     means = []
     for seed in sorted({cell.seed for cell in found}):
@@ -116,12 +114,12 @@ def _kind(cell: Cell) -> str:
 
 
 def failures(found: Sequence[Cell]) -> list[Cell]:
-    """Those that have no metrics, though nothing was missing."""
+    """Cells without metrics for a reason other than absent weights or data."""
     return [cell for cell in found if _kind(cell) == "failed"]
 
 
 def summary(found: Sequence[Cell]) -> str:
-    """How many cells there are of each kind, and each reason once."""
+    """Formats the count of cells by state, then each distinct reason."""
     count = Counter(map(_kind, found))
     lines = [", ".join(f"{count[k]} {k}" for k in ("done", "missing", "failed")) + " cells"]
     reasons: dict[tuple[str, str], list[str]] = {}

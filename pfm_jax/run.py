@@ -1,127 +1,113 @@
-"""Categories from end to end: data and weights found, runs trained, results written."""
+"""One run: its data and networks found, its detector loaded, evaluated and measured again."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from pfm_jax import datasets, features, files, pretrained, record, sharding, standard
+from pfm_jax import datasets, files, proxy, record, sharding, standard
 from pfm_jax.checkpoint import Checkpoints, Provenance, check_same_run, versions
-from pfm_jax.config import Config, validate
-from pfm_jax.evaluate import evaluate
-from pfm_jax.features import Networks
-from pfm_jax.files import cache_dir
-from pfm_jax.group import Run, fresh_state, groups, seconds_so_far, total_steps, train_group
-from pfm_jax.train import TrainState
+from pfm_jax.config import Config, Sources
+from pfm_jax.detector import Detector
+from pfm_jax.evaluate import Combinations, evaluate
+from pfm_jax.problem import Problem, make_problem
 from pfm_jax.types import Dataset, Example, InputError
 
-log = logging.getLogger(__name__)
+PATHS = ("data_dir", "weights_dir")
+"""Fields of the provenance that are paths of the machine it was trained on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Sources:
-    """Where things are.
+class RunFolder:
+    """A run and the folder that it is kept in.
 
     Attributes:
-        data_dir: the folder of the categories, or an archive; None for a packaged data set.
-        weights_dir: a folder of weights; None for the other places of `weight_file`.
+        folder: the folder.
+        provenance: what the run is made from.
+        dataset: its images.
+        combinations: combinations of levels that are evaluated besides.
+        seconds: phase -> seconds so far; its values change.
+        checkpoints: its checkpoints, while they are open.
     """
 
-    data_dir: str | None = None
-    weights_dir: str | None = None
+    folder: Path
+    provenance: Provenance
+    dataset: Dataset
+    combinations: Combinations = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
 
     @property
-    def data_path(self) -> Path | None:
-        """`data_dir` as a path."""
-        return Path(self.data_dir) if self.data_dir else None
+    def config(self) -> Config:
+        """The recipe."""
+        return self.provenance.config
 
-    def resolved(self) -> Sources:
-        """The same as absolute paths, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
-        weights_dir = self.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
-        places = (os.path.abspath(p) if p else None for p in (self.data_dir, weights_dir))
-        return Sources(*places)
+    @property
+    def problem(self) -> Problem:
+        """The problem that it trains."""
+        return make_problem(self.config, self.provenance.num_images)
+
+    @property
+    def detector_path(self) -> Path:
+        """File of the trained detector."""
+        return self.folder / record.DETECTOR
+
+    def write_status(self, status: str) -> None:
+        """Writes `run.json`; see `record.write_run`."""
+        record.write_run(self.folder, self.provenance, status, self.seconds)
+
+    def evaluate(self, detector: Detector) -> dict[str, Any]:
+        """Evaluates the run's detector and writes the results; returns `metrics.json`."""
+        with record.timed(self.seconds, "evaluate"):
+            found = evaluate(detector, self.dataset, self.combinations)
+        held_out = [example.path for example in self.dataset.held_out]
+        normal_scores = self.folder / "normal_scores.csv"
+        record.write_scores(normal_scores, held_out, detector.normal_scores, [0] * len(held_out))
+        about = {
+            "seconds": self.seconds,
+            "counts": {
+                "train": self.provenance.num_images,
+                "held_out": len(held_out),
+                "test_good": int((found.labels == 0).sum()),
+                "test_anomalous": int(found.labels.sum()),
+            },
+            "step": self.problem.total_steps,
+            **self.provenance.to_json(),
+            "seed": self.config.seed,
+        }
+        return record.write_evaluation(self.folder, found, about)
 
 
-def load_networks(config: Config, sources: Sources) -> tuple[Networks, dict[str, str]]:
-    """The two networks of a recipe and the fingerprint of each one's weights. Raises InputError."""
-    names = config.networks.source, config.networks.target
-    if config.networks.pretrained:
-        loaded = [pretrained.load(name, sources.weights_dir) for name in names]
-    else:
-        keys = jax.random.split(jax.random.key(config.networks.seed))
-        loaded = [pretrained.random(name, key) for name, key in zip(names, keys, strict=True)]
-    networks = features.pair(loaded[0], loaded[1], config.networks.neighbourhood)
-    return networks, {w.backbone.name: w.fingerprint for w in loaded}
+def resolved(sources: Sources) -> Sources:
+    """Makes both paths absolute, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
+    weights_dir = sources.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
+    places = (os.path.abspath(p) if p else None for p in (sources.data_dir, weights_dir))
+    return Sources(*places)
 
 
 def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
-    """A category with the part of its normal images that a recipe holds out. Raises InputError."""
-    place = config.data.dataset, sources.data_path, category, cache_dir()
-    if sharding.is_first():  # what it prepares in the cache the others find there
+    """Loads a category, with the normal images that the recipe holds out. Raises InputError."""
+    place = config.data.dataset, sources.data_path, category
+    if sharding.is_primary():  # prepares the cache, where the others find it
         found = datasets.load(*place)
-    sharding.wait("data")
-    if not sharding.is_first():
+    sharding.barrier("data")
+    if not sharding.is_primary():
         found = datasets.load(*place)
     train, held_out = datasets.hold_out(found.train, config.data.held_out)
     standard.check(config, len(train), f"{category}: ")
     return dataclasses.replace(found, train=train, held_out=held_out)
 
 
-def train_categories(
-    config: Config,
-    sources: Sources,
-    category: str,
-    workdir: Path,
-    seeds: Sequence[int] = (),
-) -> dict[str, dict[str, Any]]:
-    """Trains and evaluates one category, or all that are found if `category` is `"all"`.
-
-    All data sets are looked through before the first is trained on. A run that `workdir` holds
-    already goes on from its last checkpoint; if it is at its end, it is evaluated again. Runs
-    train together as far as memory goes.
-
-    Args:
-        config: the recipe.
-        sources: where data and weights are.
-        category: see above.
-        workdir: each run gets the folder `category` in it.
-        seeds: instead of the recipe's one; each run's folder is then `seed_N/category`.
-
-    Returns:
-        The folder of each run in `workdir` -> what its `metrics.json` holds.
-
-    Raises:
-        InputError: a recipe, data, weights or a workdir that can't be used.
-    """
-    configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
-    for one in (config, *configs.values()):
-        validate(one)
-    sources = sources.resolved()
-    chosen = datasets.categories(config.data.dataset, sources.data_path, category, cache_dir())
-    networks, weights = load_networks(config, sources)
-    loaded = {n: load_dataset(config, n, sources) for n in chosen}
-    runs = [
-        Run(provenance(one, name, dataset, weights, sources), dataset, workdir / place / name)
-        for name, dataset in loaded.items()
-        for place, one in (configs or {"": config}).items()
-    ]
-    results: dict[Path, dict[str, Any]] = {}
-    with record.logged(workdir):
-        for group in groups(runs, networks):
-            results |= train_group(group, networks)
-    return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
-
-
 def provenance(
     config: Config, name: str, dataset: Dataset, weights: dict[str, str], sources: Sources
 ) -> Provenance:
-    """What a run of this recipe on a category is made from, here and now."""
+    """Provenance of a run of this recipe on a category, here and now."""
     return Provenance(
         config=config,
         category=name,
@@ -135,85 +121,72 @@ def provenance(
     )
 
 
-class Restored(NamedTuple):
-    """A run as it is at its last checkpoint."""
-
-    state: TrainState
-    provenance: Provenance
-    networks: Networks
+def origin(provenance: Provenance) -> dict[str, Any]:
+    """Provenance as a detector carries it: without recipe, which it has, and paths."""
+    left_out = ("config", *PATHS)
+    return {k: v for k, v in provenance.to_json().items() if k not in left_out}
 
 
-def restore(workdir: Path, category: str, sources: Sources) -> Restored:
-    """A run from its checkpoint.
+def load_detector(workdir: Path, category: str, weights_dir: str | None = None) -> Detector:
+    """Loads the detector of a finished run.
 
     Args:
-        workdir: that it was trained in.
-        category: the run's.
-        sources: where the weights are now; None: where they were.
+        workdir: folder that the run was trained in.
+        category: the run's category.
+        weights_dir: where the weights are now; None: where they were.
 
     Raises:
-        InputError: no such run, or other weights than it was trained with.
+        InputError: no such run, an unfinished one, or other weights than it was trained with.
     """
     folder = workdir / category
-    with _checkpoints(folder) as checkpoints:
-        old = _made_from(checkpoints, folder)
-        places = Sources(weights_dir=sources.weights_dir or old.weights_dir).resolved()
-        networks, weights = load_networks(old.config, places)
-        check_same_run(old, dataclasses.replace(old, weights=weights), folder)
-        fresh = fresh_state(old.config, networks, old.num_images)
-        state = checkpoints.restore(sharding.everywhere(fresh))
-    if int(state.step) == 0:
-        raise InputError(f"{folder}: no checkpoint in it is whole; give its launch.train again")
-    return Restored(state, old, networks)
-
-
-def _checkpoints(folder: Path) -> Checkpoints:
-    if not (folder / "checkpoints").is_dir():
-        raise InputError(f"{folder}: no run in it (a run's folder is --workdir, --category)")
-    return Checkpoints(folder / "checkpoints")
-
-
-def _made_from(checkpoints: Checkpoints, folder: Path) -> Provenance:
-    found = checkpoints.provenance()
-    if found is None:
-        raise InputError(f"{folder}: the run has no checkpoint yet; train it first")
-    return found
-
-
-def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
-    """The test images of a run, where they are now or were. Raises InputError."""
-    with _checkpoints(workdir / category) as checkpoints:
-        old = _made_from(checkpoints, workdir / category)
-    places = Sources(sources.data_dir or old.data_dir)
-    return load_dataset(old.config, category, places.resolved()).test
+    old = record.read_run(folder)
+    if not (folder / record.DETECTOR).is_file():
+        raise InputError(f"{folder}: the run is not finished; give its launch.train again")
+    weights_dir = resolved(Sources(None, weights_dir or old.weights_dir)).weights_dir
+    return Detector.load(folder / record.DETECTOR, weights_dir)
 
 
 def dataset_of(old: Provenance, sources: Sources, folder: Path) -> Dataset:
-    """What the run in `folder` is made from, where it is now or was. Raises InputError if it
-    differs.
-    """
+    """Loads the data of a run, from where it is now or was. Raises InputError if it changed."""
     places = Sources(sources.data_dir or old.data_dir)
-    dataset = load_dataset(old.config, old.category, places.resolved())
+    dataset = load_dataset(old.config, old.category, resolved(places))
     check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
     return dataset
 
 
-def evaluate_category(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
-    """The metrics of a trained run again, from its checkpoint; see `evaluate`.
+def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
+    """Test images of a run, from where they are now or were. Raises InputError."""
+    old = record.read_run(workdir / category)
+    places = Sources(sources.data_dir or old.data_dir)
+    return load_dataset(old.config, category, resolved(places)).test
+
+
+def evaluate_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
+    """Evaluates a finished run again; returns `metrics.json`.
 
     Args:
-        workdir: that the run was trained in.
-        category: the run's.
+        workdir: folder that the run was trained in.
+        category: the run's category.
         sources: where data and weights are now; None: where they were.
 
     Raises:
-        InputError: no such run, or other data or weights than it was trained with.
+        InputError: no finished run, or other data or weights than it was trained with.
     """
-    state, old, networks = restore(workdir, category, sources)
     folder = workdir / category
-    dataset = dataset_of(old, sources, folder)
-    total = total_steps(old.config, old.num_images)
-    if state.step < total:
-        log.warning("%s: unfinished, at step %d of %d", category, int(state.step), total)
+    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
+    dataset, seconds = dataset_of(old, sources, folder), record.seconds_so_far(folder)
     with files.locked(folder):
-        return evaluate(state, old, dataset, networks, folder, seconds_so_far(folder))
+        return RunFolder(folder, old, dataset, seconds=seconds).evaluate(detector)
+
+
+def measure_proxy(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
+    """Measures the proxy of a finished run; also written to `proxy.json` in its folder.
+
+    Raises:
+        InputError: see `evaluate_run`; or no image is held out.
+    """
+    folder = workdir / category
+    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
+    found = proxy.measure(detector, dataset_of(old, sources, folder).held_out)
+    files.write(folder / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())
+    return found

@@ -1,28 +1,32 @@
-"""What can score images, be it a detector in memory or an exported one: all that its users need."""
+"""Scoring as a function: all that batch prediction and the service need of a detector."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pfm_jax.calibration import Threshold
 from pfm_jax.images import BATCH_SIZE
+from pfm_jax.streaming import pad, stream
 
-ScoreBatch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""uint8 RGB `[b, size, size, 3]` -> float32 image scores `[b]`, anomaly maps `[b, size, size]`."""
+T = TypeVar("T")
+
+ScoreBatch = Callable[[Any], tuple[Any, Any]]
+"""uint8 RGB `[B, size, size, 3]` -> float32 image scores `[B]`, anomaly maps `[B, size, size]`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scorer:
-    """A detector by what it does.
+    """A detector in memory or an exported one, as a function.
 
     Attributes:
-        score_batch: see `ScoreBatch`; for the batch sizes that `score` asks for.
-        size: the square that images are resized to, in pixels.
-        normal_scores: `[n]`, of normal images that were not learned from; may be empty.
-        fingerprint: tells it from any other one.
+        score_batch: see `ScoreBatch`.
+        size: side of the square that images are resized to, in pixels.
+        normal_scores: `[n]`, of held-out normal images; may be empty.
+        fingerprint: identifies the detector.
         threshold: its own, if it has one.
     """
 
@@ -32,18 +36,26 @@ class Scorer:
     fingerprint: str
     threshold: Threshold | None = None
 
-    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores `[N]` and maps `[N, size, size]` of uint8 RGB `[N, size, size, 3]`.
+    def stream(
+        self, batches: Iterable[tuple[np.ndarray, T]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, T]]:
+        """Scores batches in order, on all devices; see `streaming.stream`.
 
-        Batches are of one image or of `BATCH_SIZE`, the last one padded: two programs in all. A
-        score that is not finite is for the caller to refuse; it exceeds no threshold.
+        Args:
+            batches: uint8 RGB `[b, size, size, 3]`, b from 0 to `images.BATCH_SIZE`, and anything
+                that goes with it.
+
+        Yields:
+            Image scores `[b]`, anomaly maps `[b, size, size]`, and what went with the batch. A
+            score that is not finite is for the caller to refuse; it exceeds no threshold.
         """
-        scores, maps = [np.zeros(0, np.float32)], [np.zeros((0, self.size, self.size), np.float32)]
-        for start in range(0, len(images), BATCH_SIZE):
-            some = images[start : start + BATCH_SIZE]
-            missing = 0 if len(some) == 1 else BATCH_SIZE - len(some)
-            padded = np.concatenate([some, np.repeat(some[-1:], missing, 0)]) if missing else some
-            found = self.score_batch(padded)
-            scores.append(found[0][: len(some)])
-            maps.append(found[1][: len(some)])
+        padded = ((*pad(images), item) for images, item in batches)
+        for (scores, maps), item in stream(self.score_batch, padded):
+            yield scores, maps, item
+
+    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores `[N]` and maps `[N, size, size]` of uint8 RGB `[N, size, size, 3]`."""
+        starts = range(0, max(len(images), 1), BATCH_SIZE)
+        found = self.stream((images[start : start + BATCH_SIZE], None) for start in starts)
+        scores, maps, _ = zip(*found, strict=True)
         return np.concatenate(scores), np.concatenate(maps)

@@ -1,12 +1,12 @@
-"""A detector as an HTTP service (extra `serve`).
+"""HTTP scoring service (extra `serve`).
 
     POST /score[?map=none|tiff|overlay]   an image file as the body -> JSON: score, p_value,
                                           threshold, is_anomalous, width, height, map (base64)
-    GET  /                                a page to drop an image on
-    GET  /health, /metrics                for supervisors; the second as Prometheus reads it
+    GET  /                                upload page
+    GET  /health, /metrics                status, and counters in Prometheus format
 
-What waits while a batch is scored is the next batch. A bad request gets a 4xx and one sentence as
-`{"error": ...}`.
+Requests that arrive while a batch is scored form the next batch. A bad request gets a 4xx status
+and one sentence as `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from pfm_jax.calibration import Threshold
 from pfm_jax.scorer import Scorer
 from pfm_jax.types import InputError
 
-MAPS = ("none", "tiff", "overlay")
+MAP_FORMATS = ("none", "tiff", "overlay")
 HINTS = {404: "no such page: POST an image to /score", 405: "POST an image to /score"}
-SIZES = range(1, images.BATCH_SIZE + 1)
-DECODERS = 4
-"""Images that are decoded at a time, each at its full size."""
+BATCH_SIZES = range(1, images.BATCH_SIZE + 1)
+CONCURRENT_DECODES = 4
+"""Concurrent image decodes, each at full resolution."""
 
 
 class Limits(NamedTuple):
-    """What a request may ask for.
+    """Request limits.
 
     Attributes:
-        megabytes: of the body.
-        megapixels: of the image.
-        seconds: for the body to arrive.
-        waiting: requests that wait to be scored; further ones are sent away.
+        megabytes: size limit of the body, in MiB.
+        megapixels: size limit of the image, in million pixels.
+        seconds: timeout for receiving the body.
+        waiting: queue capacity, in images; further requests get a 503.
     """
 
     megabytes: float = 32
@@ -57,18 +57,18 @@ class Limits(NamedTuple):
     waiting: int = 256
 
 
-DEFAULTS = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 class Batcher:
-    """Scores what comes in from many requests in batches. One `run` at a time."""
+    """Dynamic batching of concurrent requests. Only one `run` at a time."""
 
     def __init__(self, scorer: Scorer, waiting: int, sizes: Histogram) -> None:
         self.scorer, self.sizes = scorer, sizes
         self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[Any]]] = asyncio.Queue(waiting)
 
     async def score(self, pixels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Score and map `[size, size]` of uint8 `[size, size, 3]`. Raises HTTPException: full."""
+        """Score and map `[size, size]` of uint8 `[size, size, 3]`. Raises HTTPException if full."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
             self.queue.put_nowait((pixels, future))
@@ -77,7 +77,7 @@ class Batcher:
         return await future
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Scores queued images until cancelled."""
         while True:
             batch = [await self.queue.get()]
             while len(batch) < images.BATCH_SIZE and not self.queue.empty():
@@ -86,13 +86,13 @@ class Batcher:
             try:
                 stacked = np.stack([pixels for pixels, _ in batch])
                 scores, maps = await asyncio.to_thread(self.scorer.score, stacked)
-            except Exception as error:  # of a whole batch: each of its requests says so
+            except Exception as error:  # fails every request of the batch
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
             for (_, future), score, anomaly_map in zip(batch, scores, maps, strict=True):
-                if future.done():  # its client has gone
+                if future.done():  # the client disconnected
                     continue
                 if np.isfinite(score):
                     future.set_result((float(score), anomaly_map))
@@ -100,8 +100,8 @@ class Batcher:
                     future.set_exception(ArithmeticError("a score is not finite"))
 
 
-def opened(body: bytes, megapixels: float) -> Image.Image:
-    """The image of a request. Raises HTTPException: it can't be read, or is too large."""
+def decode(body: bytes, megapixels: float) -> Image.Image:
+    """Decodes the image of a request. Raises HTTPException if unreadable or too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
@@ -122,12 +122,12 @@ def opened(body: bytes, megapixels: float) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise HTTPException(413, f"more than {megapixels:g} million pixels") from error
     except images.UNREADABLE as error:
-        said = f"the image: not a readable image ({images.reason(error)})"
-        raise HTTPException(422, said) from error
+        detail = f"the image: not a readable image ({images.reason(error)})"
+        raise HTTPException(422, detail) from error
 
 
-async def body_of(request: Request, limits: Limits) -> bytes:
-    """Raises HTTPException: too large, too slow, empty, or a form."""
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Reads the body. Raises HTTPException if it is too large, too slow, empty or a form."""
     most = int(limits.megabytes * 2**20)
     too_large = HTTPException(413, f"the body is larger than {limits.megabytes:g} MiB")
     if request.headers.get("content-type", "").startswith("multipart/"):
@@ -158,7 +158,7 @@ def answer(
     threshold: Threshold,
     kind: str,
 ) -> dict[str, Any]:
-    """What a request for the score of an image gets."""
+    """Content of the response to `POST /score`."""
     p_value = float(calibration.p_values(np.array([score]), scorer.normal_scores)[0])
     picture = None
     if kind != "none":
@@ -180,51 +180,57 @@ def answer(
 
 
 class Service:
-    """The answers to requests, and what is counted of them."""
+    """Request handlers and their Prometheus counters."""
 
     def __init__(self, scorer: Scorer, threshold: Threshold, limits: Limits) -> None:
         self.scorer, self.threshold, self.limits = scorer, threshold, limits
         self.registry = CollectorRegistry()
-        self.answers = Counter("pfm_requests", "By status.", ["status"], registry=self.registry)
-        self.images = Counter("pfm_images", "By decision.", ["decision"], registry=self.registry)
-        self.seconds = Histogram("pfm_request_seconds", "Of an image.", registry=self.registry)
-        sizes = Histogram("pfm_batch_size", "Of images.", buckets=SIZES, registry=self.registry)
+        self.answers = Counter(
+            "pfm_requests", "Requests by status.", ["status"], registry=self.registry
+        )
+        self.images = Counter(
+            "pfm_images", "Images by decision.", ["decision"], registry=self.registry
+        )
+        self.seconds = Histogram("pfm_request_seconds", "Request latency.", registry=self.registry)
+        sizes = Histogram(
+            "pfm_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=self.registry
+        )
         self.batcher = Batcher(scorer, limits.waiting, sizes)
-        self.decoders = asyncio.Semaphore(DECODERS)
+        self.decoders = asyncio.Semaphore(CONCURRENT_DECODES)
 
     async def score(self, request: Request) -> Response:
-        """The score of the image in the body."""
+        """Scores the image in the body."""
         kind = request.query_params.get("map", "tiff")
-        if kind not in MAPS:
-            raise HTTPException(400, f"map: must be one of {', '.join(MAPS)}")
+        if kind not in MAP_FORMATS:
+            raise HTTPException(400, f"map: must be one of {', '.join(MAP_FORMATS)}")
         with self.seconds.time():
-            body = await body_of(request, self.limits)
+            body = await read_body(request, self.limits)
             async with self.decoders:
-                image = await asyncio.to_thread(opened, body, self.limits.megapixels)
+                image = await asyncio.to_thread(decode, body, self.limits.megapixels)
                 pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
             score, anomaly_map = await self.batcher.score(pixels)
             parts = image, score, anomaly_map, self.scorer, self.threshold, kind
-            said = await asyncio.to_thread(answer, *parts)
-        self.images.labels("anomalous" if said["is_anomalous"] else "normal").inc()
+            content = await asyncio.to_thread(answer, *parts)
+        self.images.labels("anomalous" if content["is_anomalous"] else "normal").inc()
         self.answers.labels("200").inc()
-        return JSONResponse(said)
+        return JSONResponse(content)
 
     async def page(self, _: Request) -> Response:
-        """To drop an image on."""
+        """Upload page."""
         return HTMLResponse(resources.files("pfm_jax").joinpath("serve.html").read_text("utf-8"))
 
     async def health(self, _: Request) -> Response:
-        """What is served."""
+        """Status, detector fingerprint, threshold and queue length."""
         about = {"threshold": self.threshold.value, "about": str(self.threshold)}
-        told = {"status": "ok", "detector": self.scorer.fingerprint, **about}
-        return JSONResponse({**told, "waiting": self.batcher.queue.qsize()})
+        status = {"status": "ok", "detector": self.scorer.fingerprint, **about}
+        return JSONResponse({**status, "waiting": self.batcher.queue.qsize()})
 
     async def metrics(self, _: Request) -> Response:
-        """Counters, for Prometheus."""
+        """Counters in Prometheus format."""
         return Response(generate_latest(self.registry), media_type="text/plain; version=0.0.4")
 
     async def refused(self, _: Request, error: Exception) -> Response:
-        """Any error as one sentence."""
+        """Converts an error to a status and one sentence."""
         status, detail = 500, "the detector failed"
         if isinstance(error, HTTPException):
             status = error.status_code
@@ -234,7 +240,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
-        """Compiles the programs before the first request is taken, then scores."""
+        """Compiles the programs before accepting requests, then runs the batcher."""
         for count in (1, images.BATCH_SIZE):
             blank = np.zeros((count, *(self.scorer.size,) * 2, 3), np.uint8)
             await asyncio.to_thread(self.scorer.score, blank)
@@ -243,8 +249,8 @@ class Service:
         task.cancel()
 
 
-def app(scorer: Scorer, threshold: Threshold, limits: Limits = DEFAULTS) -> Starlette:
-    """The service as an ASGI application."""
+def app(scorer: Scorer, threshold: Threshold, limits: Limits = DEFAULT_LIMITS) -> Starlette:
+    """Creates the service as an ASGI application."""
     service = Service(scorer, threshold, limits)
     routes = [
         Route("/", service.page),

@@ -1,10 +1,10 @@
-"""A plan carried out, job by job, each run once.
+"""Execution of a sweep plan, job by job.
 
-A *job* is the runs of one category on one pair of networks: they share the features of the training
-images.
+A *job* is the runs of one category on one pair of networks, which share the features of the
+training images.
 
     WORKDIR/sweep.json                          the plan
-    WORKDIR/RUN/seed_N/CATEGORY/                what `launch.train` leaves, or failed.json: why not
+    WORKDIR/RUN/seed_N/CATEGORY/                a run folder, or failed.json with the reason
     WORKDIR/speed/CASE.json                     images per second
 """
 
@@ -16,25 +16,27 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from pfm_jax import cache, files, mapping, record, scoring, tiles
-from pfm_jax.config import replaced
+from pfm_jax import cache, files, mapping, record, tiles
+from pfm_jax.config import Sources, to_dict
+from pfm_jax.detector import Detector, Record, score_batch
 from pfm_jax.evaluate import joined
-from pfm_jax.features import Networks
-from pfm_jax.group import Run, fresh_state, groups, train_group
-from pfm_jax.plan import Job, Plan
-from pfm_jax.run import Sources, load_dataset, load_networks, provenance
-from pfm_jax.types import LEVELS, Dataset, InputError
+from pfm_jax.features import feature_channels
+from pfm_jax.group import Features, partition, train_together
+from pfm_jax.networks import Networks, load_networks
+from pfm_jax.plan import Job, Plan, replaced
+from pfm_jax.run import RunFolder, load_dataset, provenance, resolved
+from pfm_jax.scoring import scoring_spec
+from pfm_jax.types import LEVELS, InputError
 
 log = logging.getLogger(__name__)
 
 
 def unfinished(plan: Plan, job: Job, workdir: Path) -> list[tuple[str, int]]:
-    """The runs and seeds of a job that have no results yet."""
+    """Runs and seeds of a job without complete results."""
     return [
         (run, seed)
         for run in job.runs
@@ -47,16 +49,15 @@ def _is_done(plan: Plan, run: str, folder: Path, seed: int) -> bool:
     if not (folder / "metrics.json").is_file():
         return False
     found = json.loads((folder / "metrics.json").read_text())
-    config = dataclasses.asdict(dataclasses.replace(plan.configs[run], seed=seed))
+    config = to_dict(dataclasses.replace(plan.configs[run], seed=seed))
     measured = set(map(joined, plan.combinations(run)))
-    same = found["config"] == json.loads(json.dumps(config))
-    return same and measured <= set(found["combinations"])
+    return found["config"] == config and measured <= set(found["combinations"])
 
 
 def fail(plan: Plan, job: Job, workdir: Path, reason: str, missing: bool = False) -> None:
-    """Leaves the reason in the folder of every unfinished run of a job.
+    """Records the failure reason of every unfinished run of a job.
 
-    `missing`: something that the sweep can't be blamed for was not there.
+    `missing` marks absent weights or data, as opposed to a failure of the run itself.
     """
     for run, seed in unfinished(plan, job, workdir):
         _fail(plan.folder(workdir, run, seed, job.category), reason, missing)
@@ -68,13 +69,13 @@ def _fail(folder: Path, reason: str, missing: bool) -> None:
 
 
 def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
-    """Does what is unfinished of a job. A run that fails leaves its reason; the next goes on."""
+    """Completes a job. A failed run records its reason and does not stop the others."""
     todo = unfinished(plan, job, workdir)
     if not todo and not _unmeasured_speeds(plan, job, workdir):
         return
-    config, sources = plan.configs[job.runs[0]], sources.resolved()
+    config, sources = plan.configs[job.runs[0]], resolved(sources)
     try:
-        networks, weights = load_networks(config, sources)
+        networks, weights = load_networks(config.networks, sources.weights_dir)
         dataset = load_dataset(config, job.category, sources)
     except InputError as error:
         fail(plan, job, workdir, str(error), missing=True)
@@ -86,60 +87,58 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
     features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
     for name in names:
         runs = [
-            Run(
+            RunFolder(
+                plan.folder(workdir, name, seed, job.category),
                 provenance(
                     dataclasses.replace(plan.configs[name], seed=seed),
                     *(job.category, dataset, weights, sources),
                 ),
                 dataset,
-                plan.folder(workdir, name, seed, job.category),
                 plan.combinations(name),
             )
             for run, seed in todo
             if run == name
         ]
         with record.logged(workdir):
-            for group in groups(runs, networks):
-                _train(group, networks, features)
+            for together in partition(runs, networks):
+                _train(together, networks, features)
     for case in _unmeasured_speeds(plan, job, workdir):
-        measure_speed(plan, case, networks, dataset, workdir)
+        measure_speed(plan, case, networks, workdir)
 
 
-def _train(group: list[Run], networks: Networks, features: Any) -> None:
+def _train(runs: list[RunFolder], networks: Networks, features: Features) -> None:
     try:
-        train_group(group, networks, features)
-    except Exception as error:  # whatever it is, the other runs of the job can go on
-        log.exception("%s", ", ".join(str(run.folder) for run in group))
-        for run in group:
+        train_together(runs, networks, features)
+    except Exception as error:  # keep one failure from ending the other runs of the job
+        log.exception("%s", ", ".join(str(run.folder) for run in runs))
+        for run in runs:
             _fail(run.folder, f"{type(error).__name__}: {error}", missing=False)
         return
-    for run in group:
+    for run in runs:
         (run.folder / "failed.json").unlink(missing_ok=True)
 
 
 def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
-    """Cases of a job whose speed is not known; it is that of any category."""
+    """Cases of a job without a speed measurement, which is taken on the first category only."""
     if job.category != plan.categories[0]:
         return []
     names = [name for name, case in plan.cases.items() if case.run in job.runs]
     return [name for name in names if not (workdir / "speed" / f"{name}.json").is_file()]
 
 
-def measure_speed(
-    plan: Plan, case: str, networks: Networks, dataset: Dataset, workdir: Path
-) -> None:
-    """Images per second of a case, scored one at a time, from pixels to map (Table VI)."""
+def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
+    """Measures a case's images per second at batch size 1, from pixels to map (Table VI)."""
     run, levels = plan.cases[case].run, plan.cases[case].levels
     config = plan.configs[run]
     config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
-    state = fresh_state(config, networks, len(dataset.train))
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
+    channels = feature_channels(networks, config.levels)
+    heads = mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
+    record = Record(config, np.zeros(0, np.float32), {})
+    detector = Detector(networks, heads, None, scoring_spec(config), record)
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     for _ in range(6):
         start = time.perf_counter()
-        cut = tiles.scoring_tiles(config.data)
-        scored = scoring.score_images(networks, heads, image, config.mapping, config.scoring, cut)
-        scored.fused.block_until_ready()
+        score_batch(detector, image).fused.block_until_ready()
         seconds.append(time.perf_counter() - start)
     found = {"images_per_second": 1 / float(np.median(seconds[1:]))}
     files.write(workdir / "speed" / f"{case}.json", json.dumps(found).encode())

@@ -1,4 +1,4 @@
-"""A sweep's cells as the paper's tables, ours beside what was published."""
+"""Tables III to VII of the paper, with the sweep's results beside the published ones."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfm_jax.config import DIRECTIONS
+from pfm_jax.metrics import PAPER_METRICS
 from pfm_jax.plan import Plan
-from pfm_jax.published import ABLATION, SPEED, TABLES, Published
-from pfm_jax.results import METRICS, Cell, Spread, over_categories, over_seeds
+from pfm_jax.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
+from pfm_jax.results import Cell, Spread, over_categories, over_seeds
 from pfm_jax.types import LEVELS
 
-NAMES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "PRO"}
+METRIC_NAMES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "PRO"}
 MISSING = "missing"
 MVTEC_CATEGORIES = 15
 
 
 class Table(NamedTuple):
-    """A table to be shown and written.
+    """Formatted table.
 
     Attributes:
-        name: of its file.
-        title: with the number of the paper's table.
-        note: what to know about it.
-        header: of each column.
-        published: the columns that hold published numbers.
-        rows: of as many entries; the first names the row.
+        name: file name without suffix.
+        title: title, with the number of the paper's table.
+        note: caption with units and conditions.
+        header: column names.
+        published: indices of columns with published results.
+        rows: one entry per column; the first names the row.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
     def to_csv(self) -> str:
-        """As CSV; the headers of published columns say so."""
+        """CSV text, with published columns marked in the header."""
         header = [
             f"{name} (published)" if index in self.published else name
             for index, name in enumerate(self.header)
@@ -55,7 +56,7 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def percent(spread: Spread | None) -> str:
-    """Mean and deviation, `97.5 ± 0.2 (3)` with the number of seeds."""
+    """Formats mean, deviation and number of seeds as `97.5 ± 0.2 (3)`."""
     if spread is None:
         return MISSING
     if spread.count == 1:
@@ -64,7 +65,7 @@ def percent(spread: Spread | None) -> str:
 
 
 def describe(plan: Plan, case: str) -> str:
-    """A case in a line: networks, directions, levels."""
+    """One-line description of a case: directions, networks, levels."""
     where = plan.cases[case]
     config = plan.configs[where.run]
     networks, mapping = config.networks, config.mapping
@@ -77,8 +78,8 @@ def describe(plan: Plan, case: str) -> str:
     return f"{kind}, {pair}, {', '.join(where.levels)}"
 
 
-def compared(plan: Plan) -> list[str]:
-    """The cases to set beside other methods: three levels, both directions, pretrained."""
+def comparable_cases(plan: Plan) -> list[str]:
+    """Cases comparable with other methods: three levels, both directions, pretrained."""
     found: list[str] = []
     for name, case in plan.cases.items():
         config = plan.configs[case.run]
@@ -89,20 +90,20 @@ def compared(plan: Plan) -> list[str]:
     return found
 
 
-def of_case(found: Sequence[Cell], case: str, category: str | None = None) -> list[Cell]:
-    """The cells of a case, of all categories or one."""
+def case_cells(found: Sequence[Cell], case: str, category: str | None = None) -> list[Cell]:
+    """Cells of a case, in all categories or one."""
     return [c for c in found if c.case == case and category in (None, c.category)]
 
 
 def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table:
     """Table III, IV or V."""
-    ours, rows = compared(plan), []
+    ours, rows = comparable_cases(plan), []
     known = [name for name in published.rows if name != "average"]
     for category in dict.fromkeys((*known, *plan.categories)):
-        cells = [over_seeds(of_case(found, case, category), published.metric) for case in ours]
+        cells = [over_seeds(case_cells(found, case, category), published.metric) for case in ours]
         shown = map(percent, cells) if category in plan.categories else ["-"] * len(ours)
         rows.append([category, *shown, *_published(published, category)])
-    means = [over_categories(of_case(found, case), published.metric) for case in ours]
+    means = [over_categories(case_cells(found, case), published.metric) for case in ours]
     rows.append(
         [f"mean of {len(plan.categories)}", *map(percent, means), *_published(published, "average")]
     )
@@ -110,7 +111,7 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
-        title=f"Table {published.number}: {NAMES[published.metric]}",
+        title=f"Table {published.number}: {METRIC_NAMES[published.metric]}",
         note=(
             "Percent; mean ± deviation over (seeds) at the last step. Published means are of the"
             f" {MVTEC_CATEGORIES} categories of MVTec AD, ours of those of this sweep."
@@ -127,20 +128,20 @@ def _published(table: Published, category: str) -> list[str]:
 
 
 def _papers_first(columns: Sequence[str]) -> list[str]:
-    """The paper's own method, which is the last of its tables, beside ours."""
+    """Moves the last column, the paper's own method, to the front, next to ours."""
     return [*columns[-1:], *columns[:-1]]
 
 
 def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
-    """Table VII: every case of the sweep."""
+    """Table VII: ablation over every case of the sweep."""
     rows = []
     for case in plan.cases:
-        ours = [over_categories(of_case(found, case), metric) for metric in METRICS]
+        ours = [over_categories(case_cells(found, case), metric) for metric in PAPER_METRICS]
         number = case.removeprefix("case_")
         values = ABLATION.get(int(number)) if number.isdecimal() else None
         theirs = ["-"] * 3 if values is None else [f"{value:.1f}" for value in values]
         rows.append([case, describe(plan, case), *map(percent, ours), *theirs])
-    names = [NAMES[metric] for metric in METRICS]
+    names = [METRIC_NAMES[metric] for metric in PAPER_METRICS]
     return Table(
         name="table_vii_ablation",
         title="Table VII: directions, levels and networks",
@@ -161,7 +162,9 @@ def speed(plan: Plan, workdir: Path) -> Table:
         path = workdir / "speed" / f"{case}.json"
         value = json.loads(path.read_text())["images_per_second"] if path.is_file() else None
         rows.append([describe(plan, case), MISSING if value is None else f"{value:.1f}", "-"])
-    rows += [[f"{method} (as published)", "-", f"{value}"] for method, value in SPEED.items()]
+    rows += [
+        [f"{method} (as published)", "-", f"{value}"] for method, value in IMAGES_PER_SECOND.items()
+    ]
     return Table(
         name="table_vi_images_per_second",
         title="Table VI: images per second",
@@ -173,22 +176,22 @@ def speed(plan: Plan, workdir: Path) -> Table:
 
 
 def all_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
-    """III to VII."""
+    """Tables III to VII."""
     three = [comparison(plan, found, published) for published in TABLES]
     return [*three, speed(plan, workdir), ablation(plan, found)]
 
 
 def cells_csv(found: Sequence[Cell]) -> str:
-    """Every cell as it is: fractions, ends of bootstrap intervals, or the reason."""
+    """CSV of all cells: metrics as fractions, bootstrap interval bounds, reason."""
     header = ["case", "category", "seed", "image_ap"]
-    for metric in METRICS:
+    for metric in PAPER_METRICS:
         header += [metric, f"{metric}_low", f"{metric}_high"]
     rows: list[list[Any]] = [[*header, "reason"]]
     for cell in found:
         row: list[Any] = [cell.case, cell.category, cell.seed]
         metrics = cell.metrics or {"intervals": {}}
         row.append(metrics.get("image_ap", ""))
-        for metric in METRICS:
+        for metric in PAPER_METRICS:
             row += [metrics.get(metric, ""), *metrics["intervals"].get(metric, ("", ""))]
         rows.append([*row, cell.reason])
     return _csv(rows)

@@ -1,4 +1,4 @@
-"""A run as TensorBoard shows it: losses, metrics and pictures as an event file."""
+"""TensorBoard export of a run: losses, metrics and pictures as an event file."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pfm_jax import history
-from pfm_jax.results import METRICS
+from pfm_jax import record
+from pfm_jax.metrics import PAPER_METRICS
 from pfm_jax.types import InputError
 
 
 def runs(workdir: Path) -> list[Path]:
-    """Every run below a folder. Raises InputError if there is none."""
-    found = sorted(path.parent for path in workdir.rglob(history.NAME))
+    """Finds all run folders below a folder. Raises InputError if none exists."""
+    found = sorted(path.parent for path in workdir.rglob(record.CURVE))
     if not found:
-        raise InputError(f"workdir={workdir}: no run below it (a folder with {history.NAME})")
+        raise InputError(f"workdir={workdir}: no run below it (a folder with {record.CURVE})")
     return found
 
 
 def write(run: Path) -> Path:
-    """Writes all there is of a run to the folder `tensorboard` in it, in place of what was there.
+    """Exports a run to its `tensorboard` subfolder, replacing an earlier export.
 
     Raises:
         InputError: tensorboardX is not installed.
@@ -36,13 +36,13 @@ def write(run: Path) -> Path:
     target = run / "tensorboard"
     shutil.rmtree(target, ignore_errors=True)
     with tensorboardX.SummaryWriter(str(target)) as writer:
-        for line in history.read(run):
+        for line in record.read_curve(run):
             for level, loss in line["loss"].items():
                 writer.add_scalar(f"loss/{level}", loss, line["step"])
         if (run / "metrics.json").is_file():
             found = json.loads((run / "metrics.json").read_text())
             for name, values in {"fused": found, **found["levels"]}.items():
-                for metric in METRICS:
+                for metric in PAPER_METRICS:
                     if values[metric] is not None:
                         writer.add_scalar(f"{metric}/{name}", values[metric], found["step"])
             gallery = json.loads((run / "gallery" / "gallery.json").read_text())

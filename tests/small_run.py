@@ -1,10 +1,9 @@
 """A small run as a config file for the command; enough steps to be interrupted."""
 
 from pfm_jax.config import Config
+from pfm_jax.plan import replaced
 from tests.synthetic import small_config
 
 
 def get_config() -> Config:
-    config = small_config(steps=400, checkpoint_every=50)
-    config.data.held_out = 0.2
-    return config
+    return replaced(small_config(steps=400, checkpoint_every=50), {"data.held_out": 0.2})

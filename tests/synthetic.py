@@ -12,8 +12,7 @@ import safetensors.numpy
 from PIL import Image
 
 from pfm_jax import backbones, pretrained
-from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
-from pfm_jax.run import Sources
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, Sources, TrainConfig
 from pfm_jax.scorer import Scorer
 from tests.goldens.seeded import seeded_tensor
 

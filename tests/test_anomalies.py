@@ -27,8 +27,8 @@ def test_a_defect_is_where_the_mask_is(kind: str, channels: int) -> None:
         difference = np.abs(changed.astype(int) - image).max(-1)
         assert (changed.dtype, changed.shape) == (np.uint8, image.shape)
         assert mask.any() and mask.mean() < 0.35
-        assert (difference[mask] >= anomalies.VISIBLE).all()
-        assert (difference[~mask] < anomalies.VISIBLE).all()
+        assert (difference[mask] >= anomalies.VISIBLE_DIFFERENCE).all()
+        assert (difference[~mask] < anomalies.VISIBLE_DIFFERENCE).all()
         assert (difference > 0).mean() < 0.35, "the rest of the image is as it was"
         np.testing.assert_array_equal(image, before)
         if channels == 1:
@@ -72,5 +72,8 @@ def test_defects_are_faint_to_plain_and_small_to_large(kind: str) -> None:
         difference = np.abs(changed.astype(int) - plain).max(-1)
         peaks.append(difference.max())
         areas.append(mask.mean())
-    assert min(peaks) < 2 * anomalies.VISIBLE and max(peaks) > 6 * anomalies.VISIBLE
+    assert (
+        min(peaks) < 2 * anomalies.VISIBLE_DIFFERENCE
+        and max(peaks) > 6 * anomalies.VISIBLE_DIFFERENCE
+    )
     assert max(areas) > 10 * min(areas)

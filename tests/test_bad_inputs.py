@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 from pfm_jax import datasets, images
-from tests.bad_inputs import CASES, encoded, told
+from tests.bad_inputs import CASES, HEADINGS, encoded, told
 from tests.synthetic import make_category, texture
 
-TABLE = Path(__file__).parents[1] / "BAD_INPUTS.md"
+PAGE = Path(__file__).parents[1] / "docs" / "robustness.md"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -23,7 +24,19 @@ def test_bad_input_is_one_line_that_is_in_the_table(name: str) -> None:
     assert "object at 0x" not in message and "Traceback" not in message
     ours = message.split(" (")[0]  # the reason in brackets may be a library's own
     row = f"| {name} | " + ours.replace("|", "\\|")
-    assert row in TABLE.read_text(), "python -m tests.bad_inputs > BAD_INPUTS.md"
+    (line,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {name} |")]
+    assert line.startswith(row), "python -m tests.bad_inputs"
+
+
+def test_the_page_has_these_lines_under_these_headings_and_no_others() -> None:
+    page = PAGE.read_text()
+    for heading, kinds in HEADINGS.items():
+        section = page.split(f"\n### {heading}\n")[1].split("\n#")[0]
+        names = re.findall(r"^\| (\w+: .*?) \| ", section, re.M)
+        assert names == [name for name in CASES if name.split(":")[0] in kinds]
+    assert {name.split(":")[0] for name in CASES} == {
+        k for kinds in HEADINGS.values() for k in kinds
+    }
 
 
 def test_enough_kinds() -> None:
@@ -48,7 +61,7 @@ def test_odd_but_fine(kind: str, tmp_path: Path) -> None:
         path.rename(odd)
     else:
         path.write_bytes(encoded("jpeg"))  # a JPEG that is called PNG
-    dataset = datasets.load("folder", tmp_path / "data", "grid", tmp_path / "cache")
+    dataset = datasets.load("folder", tmp_path / "data", "grid")
     decoded = np.stack([images.decode_image(example, 64) for example in dataset.train])
     assert decoded.shape == (6, 64, 64, 3)
     assert decoded.std((1, 2, 3)).min() > 10

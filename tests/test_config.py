@@ -1,4 +1,6 @@
-"""Recipes: every one is valid, survives JSON, hashes by value; every bad field is named."""
+"""Recipes: every one is found, valid, survives JSON, hashes by value, cannot be changed; every bad
+field is named.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from pfm_jax import backbones
-from pfm_jax.config import Config, SweepConfig, from_dict, validate
+from pfm_jax.config import PARTS, Config, SweepConfig, from_dict, load_recipe, to_dict
+from pfm_jax.plan import replaced
 from pfm_jax.types import InputError
+from pfm_jax.validation import validate
 
-RECIPES = sorted(
-    path.stem
-    for path in (Path(__file__).parents[1] / "configs").glob("*.py")
-    if path.stem[0] != "_"
-)
+FOLDER = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem[0] != "_")
 
 
 def recipe(name: str) -> Config:
@@ -33,10 +34,9 @@ def test_recipes(name: str) -> None:
     for network in (config.networks.source, config.networks.target):
         assert backbones.get(network)
     again = from_dict(json.loads(json.dumps(dataclasses.asdict(config))))
-    assert again == config
+    assert again == config == from_dict(to_dict(config))
     assert hash(again) == hash(config)
-    again.train.weight_decay += 1
-    assert again != config
+    assert replaced(again, {"train.weight_decay": again.train.weight_decay + 1}) != config
     docstring = importlib.import_module(f"configs.{name}").__doc__
     assert "python -m launch." in docstring
     assert "@" not in docstring, "a figure is missing"
@@ -81,16 +81,93 @@ def test_latent_sizes_are_those_of_table_2() -> None:
     ],
 )
 def test_bad_fields_are_named(place: str, value: object) -> None:
-    config = Config()
-    group, field = place.split(".")
-    setattr(getattr(config, group), field, value)
+    config = replaced(Config(), {place: value})
     with pytest.raises(InputError, match=rf"config\.{place}=.*must be|config\.{place}=.*given"):
         validate(config)
 
 
 def test_misspelt_field_is_an_error() -> None:
-    with pytest.raises(AttributeError):
-        Config().train.stepz = 3
+    for field in ("train.stepz", "trian.steps", "stepz"):
+        with pytest.raises(InputError, match=rf"config\.{field}: there is no such field"):
+            replaced(Config(), {field: 3})
+
+
+@pytest.mark.parametrize("part", ["", *PARTS])
+def test_a_config_cannot_be_changed(part: str) -> None:
+    config = Config()
+    one = getattr(config, part) if part else config
+    before = to_dict(config)
+    for field in dataclasses.fields(one):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, field.name, getattr(one, field.name))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(one, field.name)
+    with pytest.raises((AttributeError, TypeError)):
+        one.colour = "red"
+    assert to_dict(config) == before
+
+
+def test_a_changed_copy_leaves_the_config_as_it_was() -> None:
+    config = Config()
+    changed = replaced(config, {"train.steps": 7, "seed": 3})
+    assert (changed.train.steps, changed.seed) == (7, 3)
+    assert config == Config() != changed
+    assert hash(config) == hash(Config()) != hash(changed)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_found_by_name_and_by_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = importlib.import_module(f"configs.{name}").get_config()
+    assert load_recipe(str(FOLDER / f"{name}.py")) == expected
+    own = tmp_path / f"my_{name}.py"
+    own.write_text((FOLDER / f"{name}.py").read_text())
+    assert load_recipe(str(own)) == expected
+    monkeypatch.chdir(tmp_path)  # a name is good anywhere
+    assert load_recipe(name) == expected
+    assert load_recipe(own.name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mb_pfm_r18_r5", "no such file, and no recipe of that name; did you mean mb_pfm_r18_r50"),
+        ("zebra", "no such file, and no recipe of that name; recipes are ablation, .*sensitivity"),
+        ("__init__", "no such file, and no recipe of that name"),
+        ("missing/zebra.py", "no such file, and no recipe of that name"),
+        ("missing/mb_pfm_r18_r50.py", "no such file, and no recipe of that name"),
+        ("", "no such file, and no recipe of that name"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"config={name}: {reason}"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("a.py", "def get_config(:", "invalid syntax"),
+        ("a.py", "x = 1", "no attribute 'get_config'"),
+        ("a.py", "def get_config():\n    raise RuntimeError('two\\nlines')", "lines"),
+        ("a.py", "def get_config():\n    raise RuntimeError", "RuntimeError"),
+        ("a.py", "def get_config():\n    return {}", "returns no pfm_jax Config"),
+        ("a.py", "import no_such_module", "No module named 'no_such_module'"),
+        ("a.json", "{}", "not a Python file"),
+        ("a.py", "\0", "null bytes"),
+    ],
+)
+def test_a_file_that_gives_no_recipe_is_refused(
+    file: str, content: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(path))
+    assert str(caught.value).startswith(f"config={path}: ")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_recipe_of_another_version_is_not_completed() -> None:

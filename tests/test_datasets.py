@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
+import inspect
 import shutil
 import tarfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import datasets, images
-from pfm_jax.datasets import btad, elpv, mvtec_ad
+from pfm_jax import datasets, files, images
+from pfm_jax.datasets import btad, elpv, loose, mvtec_ad
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
 
@@ -27,9 +30,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dataset", ["mvtec_ad", "folder"])
-def test_both_readers_give_what_lies_in_the_folder(dataset: str, root: Path, cache: Path) -> None:
-    assert datasets.categories(dataset, root, "all", cache) == ["grid", "tile"]
-    found = datasets.load(dataset, root, "tile", cache)
+def test_both_readers_give_what_lies_in_the_folder(dataset: str, root: Path) -> None:
+    assert datasets.categories(dataset, root, "all") == ["grid", "tile"]
+    found = datasets.load(dataset, root, "tile")
     assert (len(found.train), len(found.test), found.has_masks) == (6, 7, True)
     assert [example.path for example in found.train] == [
         f"train/good/{i:03d}.png" for i in range(6)
@@ -44,12 +47,12 @@ def test_both_readers_give_what_lies_in_the_folder(dataset: str, root: Path, cac
     assert masks.sum((1, 2)).tolist() == [0] * 3 + [400] * 4
 
 
-def test_fingerprint_follows_content_alone(root: Path, tmp_path: Path, cache: Path) -> None:
-    before = datasets.load("mvtec_ad", root, "grid", cache).fingerprint
+def test_fingerprint_follows_content_alone(root: Path, tmp_path: Path) -> None:
+    before = datasets.load("mvtec_ad", root, "grid").fingerprint
     moved = shutil.copytree(root, tmp_path / "elsewhere")
-    assert datasets.load("folder", moved, "grid", cache).fingerprint == before
+    assert datasets.load("folder", moved, "grid").fingerprint == before
     (moved / "grid" / "train" / "good" / "000.png").write_bytes(png(texture(77)))
-    changed = datasets.load("mvtec_ad", moved, "grid", cache)
+    changed = datasets.load("mvtec_ad", moved, "grid")
     assert changed.fingerprint != before
     assert changed.train[0].image == png(texture(77))
 
@@ -59,23 +62,23 @@ def test_archive_as_downloaded(root: Path, tmp_path: Path, cache: Path) -> None:
     with tarfile.open(archive, "w:xz") as tar:
         for category in ("grid", "tile"):
             tar.add(root / category, category)
-    assert datasets.categories("mvtec_ad", archive, "all", cache) == ["grid", "tile"]
-    ours = datasets.load("mvtec_ad", archive, "grid", cache)
-    assert ours.fingerprint == datasets.load("mvtec_ad", root, "grid", cache).fingerprint
+    assert datasets.categories("mvtec_ad", archive, "all") == ["grid", "tile"]
+    ours = datasets.load("mvtec_ad", archive, "grid")
+    assert ours.fingerprint == datasets.load("mvtec_ad", root, "grid").fingerprint
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(InputError, match="can't be unpacked"):
-        datasets.categories("mvtec_ad", archive, "all", cache)
+        datasets.categories("mvtec_ad", archive, "all")
     assert len(list((cache / "unpacked").iterdir())) == 1
 
 
-def test_fingerprint_knows_the_split(root: Path, cache: Path) -> None:
-    before = datasets.load("folder", root, "grid", cache).fingerprint
+def test_fingerprint_knows_the_split(root: Path) -> None:
+    before = datasets.load("folder", root, "grid").fingerprint
     good = root / "grid"
     (good / "train" / "good" / "005.png").rename(good / "test" / "good" / "005.png")
-    assert datasets.load("folder", root, "grid", cache).fingerprint != before
+    assert datasets.load("folder", root, "grid").fingerprint != before
 
 
-def test_names_of_btad(root: Path, cache: Path) -> None:
+def test_names_of_btad(root: Path) -> None:
     grid = root / "grid"
     (grid / "train" / "good").rename(grid / "train" / "ok")
     (grid / "test" / "good").rename(grid / "test" / "ok")
@@ -83,7 +86,7 @@ def test_names_of_btad(root: Path, cache: Path) -> None:
         mask.rename(mask.with_name(mask.name.replace("_mask", "")))
     for kind in ("test", "ground_truth"):
         (grid / kind / "hole").rename(grid / kind / "ko")
-    found = datasets.load("mvtec_ad", root, "grid", cache)
+    found = datasets.load("mvtec_ad", root, "grid")
     assert {example.defect for example in found.test} == {"good", "ko"}
     assert (len(found.train), len(found.test), found.has_masks) == (6, 7, True)
 
@@ -100,19 +103,19 @@ def test_builder_gives_decoded_arrays_to_any_user_of_tfds(
     builder.download_and_prepare()
     source = builder.as_data_source()
     assert source["train"][0]["image"].shape == (64, 64, channels)
-    first = datasets.load("mvtec_ad", root, "grid", cache).train[0]
+    first = datasets.load("mvtec_ad", root, "grid").train[0]
     decoded = np.asarray(images.open_rgb(first.image, "first"))
     original = images.open_rgb((good / "000.png").read_bytes(), "original")
     np.testing.assert_array_equal(decoded, np.asarray(original))
 
 
-def test_masks_are_optional_in_a_plain_folder_only(root: Path, cache: Path) -> None:
+def test_masks_are_optional_in_a_plain_folder_only(root: Path) -> None:
     shutil.rmtree(root / "grid" / "ground_truth")
-    found = datasets.load("folder", root, "grid", cache)
+    found = datasets.load("folder", root, "grid")
     assert not found.has_masks
     assert all(example.mask is None for example in found.test)
     with pytest.raises(InputError, match=r"000\.png: no mask for it \(and 3 others\)"):
-        datasets.load("mvtec_ad", root, "grid", cache)
+        datasets.load("mvtec_ad", root, "grid")
 
 
 def remove_one_mask(root: Path) -> None:
@@ -163,10 +166,10 @@ def spoil_an_image(root: Path) -> None:
         (remove_bad_test_images, "no anomalous test images"),
     ],
 )
-def test_what_is_missing_is_named(dataset, harm, message, root: Path, cache: Path) -> None:
+def test_what_is_missing_is_named(dataset, harm, message, root: Path) -> None:
     harm(root / "grid")
     with pytest.raises(InputError, match=message):
-        datasets.load(dataset, root, "grid", cache)
+        datasets.load(dataset, root, "grid")
 
 
 @pytest.mark.parametrize(
@@ -179,15 +182,16 @@ def test_what_is_missing_is_named(dataset, harm, message, root: Path, cache: Pat
         ("imagenet", "data", "all", "must be one of"),
     ],
 )
-def test_wrong_place(dataset, place, category, message, root: Path, cache: Path) -> None:
+def test_wrong_place(dataset, place, category, message, root: Path) -> None:
     place = place and root.parent / place
     with pytest.raises(InputError, match=message):
-        datasets.categories(dataset, place, category, cache)
+        datasets.categories(dataset, place, category)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("elpv_dataset"), reason="elpv-dataset is absent")
 def test_elpv_protocol() -> None:
-    found = elpv.load()
+    found = datasets.load("elpv", None, elpv.CATEGORY)
+    assert datasets.categories("elpv", None) == ["solar_cells"]
     labels = [example.label for example in found.test]
     assert (len(found.train), labels.count(0), labels.count(1)) == (1131, 377, 715)
     paths = [example.path for part in (found.train, found.test) for example in part]
@@ -209,27 +213,27 @@ def make_tiles(root: Path) -> Path:
     return root
 
 
-def test_magnetic_tiles(tmp_path: Path, cache: Path) -> None:
+def test_magnetic_tiles(tmp_path: Path) -> None:
     root = make_tiles(tmp_path / "tiles")
-    assert datasets.categories("mtd", root, "all", cache) == ["magnetic_tile"]
-    found = datasets.load("mtd", root, "magnetic_tile", cache)
+    assert datasets.categories("mtd", root, "all") == ["magnetic_tile"]
+    found = datasets.load("mtd", root, "magnetic_tile")
     assert (len(found.train), len(found.test)) == (8, 5)
     assert [e.defect for e in found.test] == ["good"] * 2 + ["blowhole"] * 2 + ["crack"]
     assert images.masks(found.test, 64).any((1, 2)).tolist() == [False] * 2 + [True] * 3
     learnt = {example.path for example in found.train}
     assert not learnt & {example.path for example in found.test}
-    assert learnt == {e.path for e in datasets.load("mtd", root, "magnetic_tile", cache).train}
+    assert learnt == {e.path for e in datasets.load("mtd", root, "magnetic_tile").train}
     (root / "train.txt").write_text("exp3.jpg\nexp5.jpg\n\n")
-    listed = datasets.load("mtd", root, "magnetic_tile", cache)
+    listed = datasets.load("mtd", root, "magnetic_tile")
     assert [e.path for e in listed.train] == [f"MT_Free/Imgs/exp{i}.jpg" for i in (3, 5)]
     assert sum(e.label == 0 for e in listed.test) == 8
     (root / "train.txt").write_text("exp99.jpg\n")
     with pytest.raises(InputError, match=r"train\.txt: exp99\.jpg is not among"):
-        datasets.load("mtd", root, "magnetic_tile", cache)
+        datasets.load("mtd", root, "magnetic_tile")
     (root / "train.txt").unlink()
     (root / "MT_Crack" / "Imgs" / "exp0.png").unlink()
     with pytest.raises(InputError, match=r"exp0\.jpg: no mask for it"):
-        datasets.load("mtd", root, "magnetic_tile", cache)
+        datasets.load("mtd", root, "magnetic_tile")
 
 
 def make_visa(root: Path) -> Path:
@@ -255,23 +259,23 @@ def make_visa(root: Path) -> Path:
     return root
 
 
-def test_visa_follows_its_split(tmp_path: Path, cache: Path) -> None:
+def test_visa_follows_its_split(tmp_path: Path) -> None:
     root = make_visa(tmp_path / "VisA")
-    assert datasets.categories("visa", root, "all", cache) == ["candle", "pcb1"]
-    found = datasets.load("visa", root, "pcb1", cache)
+    assert datasets.categories("visa", root, "all") == ["candle", "pcb1"]
+    found = datasets.load("visa", root, "pcb1")
     assert [e.path for e in found.train] == [
         f"pcb1/Data/Images/Normal/{i:03d}.JPG" for i in range(3)
     ]
     assert [e.label for e in found.test] == [0, 0, 1]
     assert images.masks(found.test, 64).sum((1, 2)).tolist() == [0, 0, 28]
     with pytest.raises(InputError, match=r"category=candel: .* did you mean candle"):
-        datasets.categories("visa", root, "candel", cache)
+        datasets.categories("visa", root, "candel")
     (root / "pcb1/Data/Images/Normal/001.JPG").unlink()
     with pytest.raises(InputError, match=r"001\.JPG: not a readable image"):
-        datasets.load("visa", root, "pcb1", cache)
+        datasets.load("visa", root, "pcb1")
     (root / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="must have the columns object, split"):
-        datasets.load("visa", root, "pcb1", cache)
+        datasets.load("visa", root, "pcb1")
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -290,11 +294,113 @@ def test_btad_is_downloaded_checked_and_unpacked(
     monkeypatch.setattr(btad, "URL", made.as_uri())
     monkeypatch.setattr(btad, "SHA256", digest if right else "0" * 64)
     if right:
-        assert datasets.categories("btad", None, "all", cache) == ["01"]
-        found = datasets.load("btad", None, "01", cache)
+        assert datasets.categories("btad", None, "all") == ["01"]
+        found = datasets.load("btad", None, "01")
         assert [e.label for e in found.test] == [1] * 4 + [0] * 3
         assert images.masks(found.test, 64).any((1, 2)).tolist() == [True] * 4 + [False] * 3
     else:
         with pytest.raises(InputError, match=r"sha256 is .* set --data_dir to it"):
-            datasets.categories("btad", None, "all", cache)
+            datasets.categories("btad", None, "all")
         assert not list((cache / "downloads").iterdir())
+
+
+@pytest.mark.parametrize("name", datasets.NAMES)
+def test_every_data_set_is_a_module_with_the_same_functions(name: str) -> None:
+    module = importlib.import_module(f"pfm_jax.datasets.{name}")
+    for function, parameters in (
+        ("locate", ["data_dir"]),
+        ("categories", ["root"]),
+        ("load", ["root", "category"]),
+    ):
+        assert list(inspect.signature(getattr(module, function)).parameters) == parameters
+
+
+def test_the_cache_is_where_the_environment_says(root: Path, cache: Path) -> None:
+    assert files.cache_dir() == cache
+    datasets.load("mvtec_ad", str(root), "grid")
+    assert [path.name for path in cache.iterdir()] == ["tfds"]
+
+
+def decoded(given: object) -> list[np.ndarray]:
+    found = loose.examples(given)  # type: ignore[arg-type]
+    return [np.asarray(images.open_rgb(example.image, example.path)) for example in found]
+
+
+def test_images_from_anywhere(tmp_path: Path) -> None:
+    """Arrays of NumPy and JAX, PIL images, folders, files, globs, and all of them at once."""
+    pictures = [texture(seed, 20 + seed) for seed in range(4)]
+    for index, picture in enumerate(pictures):
+        place = tmp_path / f"{'a' if index < 2 else 'b'}" / f"{index}.png"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(png(picture))
+    mixed = [
+        tmp_path / "a",
+        str(tmp_path / "b" / "[2].png"),
+        Image.fromarray(pictures[3]),
+        jnp.asarray(pictures[0]),
+        pictures[1],
+        tmp_path / "b" / "2.png",
+    ]
+    expected = [0, 1, 2, 3, 0, 1, 2]
+    for given in (mixed, tuple(mixed), iter(mixed)):
+        found = decoded(given)
+        assert len(found) == len(expected)
+        for picture, index in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(picture, pictures[index])
+    names = [example.path for example in loose.examples(mixed)]
+    assert names[0] == (tmp_path / "a" / "0.png").as_posix()
+    assert names[3:6] == ["images[3]", "images[4]", "images[5]"]
+    for given in (pictures[0][None], jnp.asarray(pictures[0])[None], Image.fromarray(pictures[0])):
+        (one,) = decoded(given)
+        np.testing.assert_array_equal(one, pictures[0])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_pil_images_of_every_mode_are_what_their_file_is(mode: str) -> None:
+    if mode in ("I;16", "F"):
+        grey = texture(0)[..., 0]
+        values = grey.astype(np.uint16) * 257 if mode == "I;16" else grey / np.float32(255)
+        image, expected = Image.fromarray(values), np.repeat(grey[..., None], 3, -1)
+    else:
+        image = Image.fromarray(texture(0)).convert(mode)
+        expected = np.asarray(image.convert("RGBA").convert("RGB"))
+    (found,) = decoded(image)
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
+
+
+def test_a_pil_image_is_turned_as_its_file_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(texture(0)[:40]).save(tmp_path / "a.png", exif=exif)
+    (by_path,) = decoded(tmp_path / "a.png")
+    assert by_path.shape == (64, 40, 3)
+    with Image.open(tmp_path / "a.png") as image:
+        (opened,) = decoded(image)
+    np.testing.assert_array_equal(opened, by_path)
+
+
+def test_a_pil_image_loses_nothing_that_its_file_has(tmp_path: Path) -> None:
+    """What Pillow would write again with the compression that it was read with."""
+    Image.fromarray(texture(0)).save(tmp_path / "a.tiff", compression="jpeg", quality=50)
+    (by_path,) = decoded(tmp_path / "a.tiff")
+    with Image.open(tmp_path / "a.tiff") as image:
+        (opened,) = decoded(image)
+    np.testing.assert_array_equal(opened, by_path)
+
+
+def test_a_torn_pil_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(texture(0))[:3000])
+    message = r"images\[0\]: not a readable image"
+    with Image.open(tmp_path / "a.png") as torn, pytest.raises(InputError, match=message):
+        decoded(torn)
+
+
+@pytest.mark.parametrize(
+    "given", [None, 3, b"a.png", {"a": 1}, [{"a": 1}], [None], [texture(0), 3]]
+)
+def test_anything_else_is_one_clear_error(given: object) -> None:
+    with pytest.raises(
+        InputError, match=r"^images(\[\d\])? is a \w+: must be a folder, a file"
+    ) as told:
+        loose.examples(given)  # type: ignore[arg-type]
+    assert "\n" not in str(told.value)

@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import artifact, export, scoring
+from pfm_jax import artifact, export
 from pfm_jax.calibration import Threshold
-from pfm_jax.config import replaced
+from pfm_jax.config import Config
 from pfm_jax.datasets.loose import examples
-from pfm_jax.detector import Detector
+from pfm_jax.detector import Detector, score_batch
+from pfm_jax.fit import fit
+from pfm_jax.plan import replaced
+from pfm_jax.scoring import scoring_spec
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config, texture
 
@@ -42,6 +45,7 @@ TRAINING = (
     *("flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "absl", "safetensors"),
     *("pfm_jax.train", "pfm_jax.loop", "pfm_jax.group", "pfm_jax.mapping", "pfm_jax.backbones"),
     *("pfm_jax.features", "pfm_jax.run", "pfm_jax.detector", "pfm_jax.datasets", "torch"),
+    *("pfm_jax.networks", "pfm_jax.problem", "pfm_jax.fit", "pfm_jax.scoring"),
 )
 
 
@@ -49,9 +53,14 @@ TRAINING = (
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     sources = make_sources(tmp_path_factory.mktemp("export"))
     images = Path(str(sources.data_dir), "grid", "train", "good")
-    recipe = small_config(steps=10)
-    data = dataclasses.replace(recipe.data, held_out=0.5)
-    return Detector.fit(images, dataclasses.replace(recipe, data=data), sources.weights_dir)
+    recipe = replaced(small_config(steps=10), {"data.held_out": 0.5})
+    return fit(images, recipe, sources.weights_dir)
+
+
+def with_recipe(detector: Detector, config: Config, **parts: Any) -> Detector:
+    """The detector under another recipe of the same heads."""
+    record = dataclasses.replace(detector.record, config=config)
+    return dataclasses.replace(detector, spec=scoring_spec(config), record=record, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +95,11 @@ def test_without_the_training_modules(detector: Detector, exported: Path, tmp_pa
     assert told.split() == ["11", "0.25", "3"]
 
 
-def test_the_readme_loads_it_without_this_package(
+def test_the_docs_load_it_without_this_package(
     detector: Detector, exported: Path, tmp_path: Path
 ) -> None:
-    (snippet,) = re.findall(r"```python\n(import io.*?)```", (ROOT / "README.md").read_text(), re.S)
+    page = (ROOT / "docs" / "exported-files.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import io.*?)```", page, re.S)
     image = tmp_path / "new.png"
     Image.fromarray(IMAGES[0]).save(image)
     program = snippet.replace("screw.pfm", str(exported)).replace("new.png", str(image))
@@ -148,7 +158,7 @@ def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
-    [("heads", "weight heads/layers/conv2_x"), ("program", "anomaly map at conv3_x")],
+    [("heads", "weight heads/conv2_x"), ("program", "anomaly map at conv3_x")],
 )
 def test_another_model_is_refused(
     stage: str,
@@ -161,15 +171,15 @@ def test_another_model_is_refused(
     whole = export.make(detector, THRESHOLD)
     if stage == "heads":
         weights = {
-            name: array + (name == "heads/layers/conv2_x/forward/0/0") * np.float32(1e-3)
+            name: array + (name == "heads/conv2_x/forward/0/kernel") * np.float32(1e-3)
             for name, array in whole.weights.items()
         }
         faulty = whole._replace(weights=weights)
     else:
-        heads = jax.tree.map(lambda x: x, detector.heads)
-        kernel, bias = heads.layers["conv3_x"]["forward"][-1]
-        heads.layers["conv3_x"]["forward"][-1] = (kernel + 0.1, bias)
-        other = dataclasses.replace(detector, heads=heads)
+        *layers, last = detector.heads["conv3_x"]["forward"]
+        changed = (*layers, dataclasses.replace(last, kernel=last.kernel + 0.1))
+        head = {**detector.heads["conv3_x"], "forward": changed}
+        other = dataclasses.replace(detector, heads={**detector.heads, "conv3_x": head})
         # A program with the change inside: the weights of the file are as they should be.
         monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))
         faulty = whole
@@ -180,17 +190,12 @@ def test_another_model_is_refused(
 
 
 def export_outputs(detector: Detector) -> Callable[[np.ndarray], dict[str, Any]]:
-    config = detector.config
-    return lambda images: export.outputs(
-        scoring.score_images(
-            detector.networks, detector.heads, images, config.mapping, config.scoring
-        )
-    )
+    return lambda images: export.outputs(score_batch(detector, images))
 
 
 def test_tiles_are_exported(detector: Detector, tmp_path: Path) -> None:
     data = dataclasses.replace(detector.config.data, image_size=128, tile_size=64, tile_overlap=16)
-    cut = dataclasses.replace(detector, config=dataclasses.replace(detector.config, data=data))
+    cut = with_recipe(detector, dataclasses.replace(detector.config, data=data))
     export.write(cut, THRESHOLD, examples(IMAGES), tmp_path / "tiles.pfm")
     scorer = artifact.load(tmp_path / "tiles.pfm")
     images = np.stack([texture(seed, 128) for seed in range(3)])
@@ -204,7 +209,7 @@ def test_tiles_are_exported(detector: Detector, tmp_path: Path) -> None:
 def test_averaged_features_are_kept_and_exported(detector: Detector, tmp_path: Path) -> None:
     networks = dataclasses.replace(detector.networks, neighbourhood=3)
     config = replaced(detector.config, {"networks.neighbourhood": 3})
-    other = dataclasses.replace(detector, networks=networks, config=config)
+    other = with_recipe(detector, config, networks=networks)
     images = np.stack([texture(seed) for seed in range(3)])
     scores, _ = other.score(images)
     assert (scores != detector.score(images)[0]).all()

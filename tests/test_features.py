@@ -21,4 +21,6 @@ def test_averaged_by_its_definition(side: int) -> None:
             columns = slice(max(0, column - half), column + half + 1)
             mean = unit[:, rows, columns].mean((1, 2))
             expected[:, row, column] = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
-    np.testing.assert_allclose(features.averaged(jnp.asarray(unit), side), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        features.neighbourhood_mean(jnp.asarray(unit), side), expected, atol=1e-6
+    )

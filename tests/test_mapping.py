@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from jax.typing import DTypeLike
 
 from pfm_jax import layers, mapping, train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
-from pfm_jax.types import Batch, FeaturePair
+from pfm_jax.mapping import Head, Heads
+from pfm_jax.problem import make_problem
+from pfm_jax.types import Batch, Pair
 from tests.goldens.seeded import SEED, seeded_images, seeded_tensor
 
 LEVEL = "conv3_x"
@@ -29,37 +31,50 @@ TRAIN = TrainConfig(
     weight_decay=1e-5,
     precision="float32",
 )
-RECIPE = train.Recipe(MAPPING, TRAIN)
+PROBLEM = make_problem(Config(mapping=MAPPING, train=TRAIN), num_images=1)
+CHANNELS = {LEVEL: Pair(SOURCE, TARGET)}
+TABLE_1 = {LEVEL: Pair(128, 512)}
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+step = jax.jit(train.step, static_argnames="problem")
+
+
+def flatten(head: Head) -> dict[tuple[str, ...], jax.Array]:
+    """Leaves by their paths, such as `("encoders", "forward", "0", "dense", "kernel")`."""
+    return {
+        tuple(jax.tree_util.keystr(path, simple=True, separator="/").split("/")): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(head)
+    }
 
 
 def torch_name(path: tuple[str, ...]) -> str:
     """Ours -> the name in the golden file."""
     if path[0] == "shared":
-        return "shared." + {"kernel": "weight", "bias": "bias"}[path[1]]
-    part, kind, leaf = path
-    stage, direction = part.split("_")
-    number = int(kind[-1]) + {"encoders": 1, "decoders": 4}[stage]
-    module = {"linear": "conv", "norm": "bn"}[kind[:-2]]
-    leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    return f"{direction}.layer{number}.{module}.{leaves.get(leaf, leaf)}"
+        return f"shared.{LEAVES.get(path[1], path[1])}"
+    stage, direction, index, kind, leaf = path
+    number = int(index) + {"encoders": 1, "decoders": 4}[stage]
+    module = {"dense": "conv", "norm": "bn"}[kind]
+    return f"{direction}.layer{number}.{module}.{LEAVES.get(leaf, leaf)}"
 
 
 def from_torch(values: np.ndarray) -> np.ndarray:
     return values[:, :, 0, 0].T if values.ndim == 4 else values
 
 
-def seeded_like(tree: dict) -> dict:
+def seeded_like(head: Head) -> Head:
     """Our pytree with the values that torch began with."""
-    flat = traverse_util.flatten_dict(tree)
-    for path, leaf in flat.items():
+    values = []
+    for path, leaf in flatten(head).items():
         shape = (*leaf.shape[::-1], 1, 1) if leaf.ndim == 2 else leaf.shape
-        flat[path] = jnp.asarray(from_torch(seeded_tensor(torch_name(path), shape)))
-    return traverse_util.unflatten_dict(flat)
+        values.append(jnp.asarray(from_torch(seeded_tensor(torch_name(path), shape))))
+    return jax.tree.unflatten(jax.tree.structure(head), values)
 
 
 def before_batch_norm(path: tuple[str, ...]) -> bool:
     """Whether this is a bias that BatchNorm takes out again: its gradient is rounding error."""
-    return path[-1] == "bias" and path[-2] in ("shared", "linear_0", "linear_1")
+    if path[-1] != "bias" or path[-2] == "norm":
+        return False
+    return path[0] == "shared" or (path[0], path[2]) != ("decoders", "2")
 
 
 def unit_rows(channels: int, seed: int) -> jax.Array:
@@ -68,20 +83,14 @@ def unit_rows(channels: int, seed: int) -> jax.Array:
 
 
 def batch_of(seed: int) -> Batch:
-    features = FeaturePair({LEVEL: unit_rows(SOURCE, seed)}, {LEVEL: unit_rows(TARGET, seed)})
-    return Batch(features, {LEVEL: jnp.ones(np.prod(GRID))})
+    features = Pair(unit_rows(SOURCE, seed), unit_rows(TARGET, seed))
+    return Batch({LEVEL: features}, {LEVEL: jnp.ones(np.prod(GRID))})
 
 
 @pytest.fixture
 def state() -> train.TrainState:
-    config = Config(mapping=MAPPING, train=TRAIN)
-    fresh = train.init_state(config, batch_of(SEED).features, num_images=1)
-    params, stats = seeded_like(fresh.params[LEVEL]), seeded_like(fresh.batch_stats[LEVEL])
-    return dataclasses.replace(fresh, params={LEVEL: params}, batch_stats={LEVEL: stats})
-
-
-def folded(state: train.TrainState) -> mapping.FoldedHeads:
-    return jax.jit(mapping.fold)(state.params, state.batch_stats)
+    fresh = train.init_state(0, CHANNELS, PROBLEM)
+    return dataclasses.replace(fresh, heads={LEVEL: seeded_like(fresh.heads[LEVEL])})
 
 
 def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -91,10 +100,29 @@ def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -
 
 
 def predictions(state: train.TrainState, batch: Batch) -> dict[str, jax.Array]:
-    head = mapping.make_heads(MAPPING, batch.features)[LEVEL]
-    inputs, _ = mapping.inputs_and_targets(batch.features, LEVEL, MAPPING.directions)
-    variables = {"params": state.params[LEVEL], "batch_stats": state.batch_stats[LEVEL]}
-    return head.apply(variables, inputs, batch.mask[LEVEL], mutable="batch_stats")[0]
+    inputs, _ = mapping.inputs_and_targets(batch.features[LEVEL], MAPPING.directions)
+    return mapping.apply(state.heads[LEVEL], inputs, batch.mask[LEVEL])[0]
+
+
+def loss_and_gradient(
+    state: train.TrainState, config: MappingConfig, dtype: DTypeLike = jnp.float32
+) -> tuple[jax.Array, Heads]:
+    batch = batch_of(SEED)
+    learned, running = mapping.split(state.heads)
+
+    def loss(learned: Heads) -> jax.Array:
+        return mapping.loss(mapping.merge(learned, running), batch, config, dtype)[0]
+
+    return jax.jit(jax.value_and_grad(loss))(learned)
+
+
+def test_learned_and_running_are_all(state: train.TrainState) -> None:
+    learned, running = mapping.split(state.heads)
+    statistics = {path for path in flatten(state.heads[LEVEL]) if path[-1] in ("mean", "var")}
+    assert len(statistics) == 2 * 2 * 4, "a mean and a variance, in each direction's four layers"
+    assert set(flatten(running[LEVEL])) == statistics
+    assert set(flatten(learned[LEVEL])) == set(flatten(state.heads[LEVEL])) - statistics
+    jax.tree.map(np.testing.assert_array_equal, mapping.merge(learned, running), state.heads)
 
 
 def test_outputs(state: train.TrainState) -> None:
@@ -105,16 +133,9 @@ def test_outputs(state: train.TrainState) -> None:
 @pytest.mark.parametrize("case", ["normalized", "unnormalized"])
 def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
     config = MappingConfig(latent={LEVEL: LATENT}, normalize_prediction=case == "normalized")
-    batch = batch_of(SEED)
-    heads = mapping.make_heads(config, batch.features)
-    gradient = jax.jit(
-        jax.value_and_grad(
-            lambda params: mapping.loss(heads, params, state.batch_stats, batch, config)[0]
-        )
-    )
-    loss, grads = gradient(state.params)
+    loss, grads = loss_and_gradient(state, config)
     assert_close(loss, GOLDEN[f"{case}/loss"])
-    flat = traverse_util.flatten_dict(grads[LEVEL])
+    flat = flatten(grads[LEVEL])
     golden = {key for key in GOLDEN.files if key.startswith(f"{case}/gradients/")}
     assert {f"{case}/gradients/{torch_name(path)}" for path in flat} == golden
     largest = max(abs(GOLDEN[key]).max() for key in golden)
@@ -127,14 +148,10 @@ def test_loss_and_every_gradient(state: train.TrainState, case: str) -> None:
 
 
 def test_five_steps_of_adam(state: train.TrainState) -> None:
-    update = train.optimizer(TRAIN, 5, state.params)
-    step = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))
     for index in range(5):
-        state, losses = step(state, batch_of(SEED + index))
+        state, losses = step(state, batch_of(SEED + index), PROBLEM)
         assert_close(losses[LEVEL], GOLDEN["trained/losses"][index])
-    flat = traverse_util.flatten_dict(state.params[LEVEL])
-    flat |= traverse_util.flatten_dict(state.batch_stats[LEVEL])
-    for path, ours in flat.items():
+    for path, ours in flatten(state.heads[LEVEL]).items():
         name = torch_name(path)
         if before_batch_norm(path):
             # Adam makes steps of full length of the rounding that is the gradient here.
@@ -142,13 +159,13 @@ def test_five_steps_of_adam(state: train.TrainState) -> None:
         else:
             assert_close(ours, GOLDEN[f"trained/{name}"], 1e-4)
     features = batch_of(SEED + 5).features
-    maps = mapping.anomaly_maps(folded(state), features, MAPPING)
+    maps = mapping.anomaly_maps(mapping.fold(state.heads), features, MAPPING)
     assert_close(maps[LEVEL].reshape(GRID), GOLDEN["trained/anomaly_map"], 1e-4)
 
 
 def test_anomaly_map_of_untrained_heads(state: train.TrainState) -> None:
     grid = jax.tree.map(lambda rows: rows.reshape(*GRID, -1), batch_of(SEED + 5).features)
-    maps = mapping.anomaly_maps(folded(state), grid, MAPPING)
+    maps = mapping.anomaly_maps(mapping.fold(state.heads), grid, MAPPING)
     assert_close(maps[LEVEL], GOLDEN["initial/anomaly_map"])
 
 
@@ -157,12 +174,12 @@ def test_folded_heads_predict_what_the_layers_do(
     state: train.TrainState, precision: str, tolerance: float
 ) -> None:
     batch = batch_of(SEED)
-    update = train.optimizer(TRAIN, 5, state.params)
-    state, _ = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))(state, batch)
-    inputs, _ = mapping.inputs_and_targets(batch.features, LEVEL, MAPPING.directions)
-    variables = {"params": state.params[LEVEL], "batch_stats": state.batch_stats[LEVEL]}
-    expected = mapping.make_heads(MAPPING, batch.features)[LEVEL].apply(variables, inputs)
-    for direction, head in folded(state).layers[LEVEL].items():
+    state, _ = step(state, batch, PROBLEM)
+    inputs, _ = mapping.inputs_and_targets(batch.features[LEVEL], MAPPING.directions)
+    expected, _ = mapping.apply(state.heads[LEVEL], inputs)
+    found = mapping.fold(state.heads)[LEVEL]
+    assert set(found) == set(expected)
+    for direction, head in found.items():
         assert len(head) == 5, "the SMU is part of the layer after it"
         ours = mapping.predict(head, inputs[direction], jnp.dtype(precision))
         assert_close(ours, np.asarray(expected[direction]), tolerance)
@@ -170,14 +187,9 @@ def test_folded_heads_predict_what_the_layers_do(
 
 def test_rounded_training_follows_float32(state: train.TrainState) -> None:
     """Operands rounded to 8 bits: losses and gradients to a few times their rounding, 2^-9."""
-    batch, grads = batch_of(SEED), {}
-    for dtype in (jnp.float32, jnp.bfloat16):
-        heads = mapping.make_heads(MAPPING, batch.features, dtype)
-        grads[dtype] = jax.jit(
-            jax.value_and_grad(
-                lambda p, h=heads: mapping.loss(h, p, state.batch_stats, batch, MAPPING)[0]
-            )
-        )(state.params)
+    grads = {
+        dtype: loss_and_gradient(state, MAPPING, dtype) for dtype in (jnp.float32, jnp.bfloat16)
+    }
     assert_close(grads[jnp.bfloat16][0], np.asarray(grads[jnp.float32][0]), 1e-2)
     exact, rounded = (
         np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads[dtype][1])])
@@ -207,47 +219,34 @@ def test_padding_changes_nothing(state: train.TrainState) -> None:
         jax.tree.map(lambda rows: jnp.concatenate([rows, 9 * rows[:30]]), batch.features),
         {LEVEL: jnp.concatenate([batch.mask[LEVEL], jnp.zeros(30)])},
     )
-    update = train.optimizer(TRAIN, 5, state.params)
-    step = jax.jit(lambda s, b: train.train_step(s, b, RECIPE, update))
-    one, other = step(state, batch), step(state, padded)
+    one, other = step(state, batch, PROBLEM), step(state, padded, PROBLEM)
     assert_close(other[1][LEVEL], np.asarray(one[1][LEVEL]))
-    jax.tree.map(
-        lambda a, b: assert_close(b, np.asarray(a), 1e-4), one[0].batch_stats, other[0].batch_stats
-    )
+    statistics, others = (mapping.split(after.heads)[1] for after, _ in (one, other))
+    assert len(jax.tree.leaves(statistics)) == 16
+    jax.tree.map(lambda a, b: assert_close(b, np.asarray(a), 1e-4), statistics, others)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_pfm_is_one_direction_alone(direction: str) -> None:
     config = MappingConfig(latent={LEVEL: LATENT}, directions=(direction,))
     features = batch_of(SEED).features
-    heads = mapping.make_heads(config, features)
-    params, stats = jax.jit(lambda key: mapping.init(heads, key))(jax.random.key(0))
-    assert {name for name in params[LEVEL]} == {
-        "shared",
-        f"encoders_{direction}",
-        f"decoders_{direction}",
-    }
-    maps = mapping.anomaly_maps(jax.jit(mapping.fold)(params, stats), features, config)[LEVEL]
-    inputs, targets = mapping.inputs_and_targets(features, LEVEL, (direction,))
-    rows = heads[LEVEL].apply({"params": params[LEVEL], "batch_stats": stats[LEVEL]}, inputs)
+    heads = mapping.init(jax.random.key(0), CHANNELS, config)
+    assert set(heads[LEVEL].encoders) == set(heads[LEVEL].decoders) == {direction}
+    maps = mapping.anomaly_maps(mapping.fold(heads), features, config)[LEVEL]
+    inputs, targets = mapping.inputs_and_targets(features[LEVEL], (direction,))
+    rows, _ = mapping.apply(heads[LEVEL], inputs)
     unit = rows[direction] / jnp.linalg.norm(rows[direction], axis=-1, keepdims=True)
     # Unit vectors at a squared distance of 2 - 2 cos.
     assert_close(maps, np.asarray(2 - 2 * jnp.sum(unit * targets[direction], -1)), 1e-4)
 
 
 def test_layer_widths_are_those_of_table_1() -> None:
-    rows = FeaturePair({LEVEL: jnp.zeros((1, 128))}, {LEVEL: jnp.zeros((1, 512))})
-    heads = mapping.make_heads(MappingConfig(latent={LEVEL: 400}), rows)
-    params = jax.jit(lambda key: mapping.init(heads, key))(jax.random.key(0))[0][LEVEL]
-    assert params["shared"]["kernel"].shape == (800, 400)
+    head = mapping.init(jax.random.key(0), TABLE_1, MappingConfig(latent={LEVEL: 400}))[LEVEL]
+    assert head.shared.kernel.shape == (800, 400)
     widths = {
-        name: [
-            params[name][layer]["kernel"].shape
-            for layer in sorted(params[name])
-            if "linear" in layer
-        ]
-        for name in params
-        if name != "shared"
+        f"{name}_{direction}": [layer.dense.kernel.shape for layer in stack]
+        for name, stacks in (("encoders", head.encoders), ("decoders", head.decoders))
+        for direction, stack in stacks.items()
     }
     assert widths == {
         "encoders_forward": [(128, 464), (464, 800)],
@@ -258,12 +257,10 @@ def test_layer_widths_are_those_of_table_1() -> None:
 
 
 def test_initialisation_is_torchs_uniform() -> None:
-    rows = FeaturePair({LEVEL: jnp.zeros((1, 128))}, {LEVEL: jnp.zeros((1, 512))})
-    heads = mapping.make_heads(MappingConfig(latent={LEVEL: 400}), rows)
-    params = jax.jit(lambda key: mapping.init(heads, key))(jax.random.key(0))[0][LEVEL]
-    for layer in (params["shared"], params["decoders_forward"]["linear_2"]):
-        bound = layer["kernel"].shape[0] ** -0.5
-        for leaf in layer.values():
+    head = mapping.init(jax.random.key(0), TABLE_1, MappingConfig(latent={LEVEL: 400}))[LEVEL]
+    for layer in (head.shared, head.decoders["forward"][2].dense):
+        bound = layer.kernel.shape[0] ** -0.5
+        for leaf in jax.tree.leaves(layer):
             assert abs(leaf).max() <= bound
             assert abs(leaf).max() > 0.98 * bound
             assert float(jnp.std(leaf)) == pytest.approx(bound / 3**0.5, rel=0.1)

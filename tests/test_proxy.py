@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pfm_jax import anomalies, datasets, images, metrics, proxy
-from pfm_jax.config import Config
-from pfm_jax.detector import Detector
-from pfm_jax.run import Sources, load_dataset, train_categories
+from pfm_jax import anomalies, images, metrics, proxy
+from pfm_jax.config import Config, Sources
+from pfm_jax.datasets import loose
+from pfm_jax.group import train_categories
+from pfm_jax.plan import replaced
+from pfm_jax.run import load_dataset, load_detector, measure_proxy
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config
 
@@ -25,9 +27,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 
 def config(held_out: float) -> Config:
-    found = small_config()
-    found.data.held_out = held_out
-    return found
+    return replaced(small_config(), {"data.held_out": held_out})
 
 
 def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
@@ -43,7 +43,7 @@ def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
     assert not masks[0].any() and masks[1:].any((1, 2)).all()
     for example, mask in zip(first[1:], masks[1:], strict=True):
         difference = np.abs(images.decode_image(example, 64).astype(int) - normal).max(-1)
-        np.testing.assert_array_equal(difference >= anomalies.VISIBLE, mask)
+        np.testing.assert_array_equal(difference >= anomalies.VISIBLE_DIFFERENCE, mask)
     assert [e.image for e in proxy.made_up(held_out)[4:9]] == [e.image for e in examples[4:9]]
     assert len({e.path for e in examples}) == len(examples)
     pictures = {examples[i].image for i in range(0, len(examples), 1 + KINDS)}
@@ -51,19 +51,19 @@ def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
 
 
 def test_many_images_count_once_and_the_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "MOST", 20)
-    held_out = datasets.loose.examples(np.zeros((30, 16, 16), np.uint8))
+    monkeypatch.setattr(proxy, "MOST_IMAGES", 20)
+    held_out = loose.examples(np.zeros((30, 16, 16), np.uint8))
     assert len(proxy.made_up(held_out)) == 20 * (1 + KINDS)
 
 
 def test_it_is_the_auroc_of_each_kind(sources: Sources, tmp_path: Path) -> None:
     train_categories(config(0.5), sources, "grid", tmp_path)
-    found = proxy.measure_run(tmp_path, "grid", Sources())
+    found = measure_proxy(tmp_path, "grid", Sources())
     assert found == json.loads((tmp_path / "grid" / "proxy.json").read_text())
     held_out = load_dataset(config(0.5), "grid", sources).held_out
     examples = proxy.made_up(held_out)
     pictures = np.stack([images.decode_image(e, 64) for e in examples])
-    scores, maps = Detector.from_run(tmp_path, "grid").score(pictures)
+    scores, maps = load_detector(tmp_path, "grid").score(pictures)
     defects = np.array([e.defect for e in examples])
     for kind in anomalies.KINDS:
         chosen = (defects == "good") | (defects == kind)
@@ -77,4 +77,4 @@ def test_it_is_the_auroc_of_each_kind(sources: Sources, tmp_path: Path) -> None:
 def test_nothing_held_out_is_an_error(sources: Sources, tmp_path: Path) -> None:
     train_categories(config(0.0), sources, "grid", tmp_path)
     with pytest.raises(InputError, match="no image is held out: train with --config"):
-        proxy.measure_run(tmp_path, "grid", Sources())
+        measure_proxy(tmp_path, "grid", Sources())

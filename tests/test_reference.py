@@ -10,9 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import features, mapping, pretrained, scoring, train
-from pfm_jax.config import Config, MappingConfig, NetworksConfig, ScoringConfig, TrainConfig
-from pfm_jax.types import Batch
+from pfm_jax import features, mapping, scoring, train
+from pfm_jax.config import (
+    Config,
+    DataConfig,
+    MappingConfig,
+    NetworksConfig,
+    ScoringConfig,
+    TrainConfig,
+)
+from pfm_jax.networks import Networks, load_networks
+from pfm_jax.problem import make_problem
+from pfm_jax.types import Batch, ScoreMaps
 from tests.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights
 
@@ -20,6 +29,7 @@ torch = pytest.importorskip("torch", reason="torch is in the extra `bench`")
 NAMES = ("resnet18", "resnet50_caffe")
 PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)
 CONFIG = Config(
+    data=DataConfig(image_size=64),
     networks=NetworksConfig(*NAMES),
     mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 20)),
     train=TrainConfig(
@@ -33,6 +43,9 @@ CONFIG = Config(
     ),
 )
 IMAGES = seeded_bytes((2, 64, 64, 3))
+PROBLEM = make_problem(CONFIG, len(IMAGES))
+
+score = jax.jit(scoring.score, static_argnames="spec")
 
 
 @pytest.fixture(scope="module")
@@ -41,47 +54,51 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def networks(weights: str) -> features.Networks:
-    return features.pair(*(pretrained.load(name, weights) for name in NAMES))
+def networks(weights: str) -> Networks:
+    return load_networks(CONFIG.networks, weights)[0]
 
 
-def test_steps_and_maps(weights: str, networks: features.Networks) -> None:
+def first_state(networks: Networks) -> train.TrainState:
+    return train.init_state(0, features.feature_channels(networks, LEVELS), PROBLEM)
+
+
+def maps_of(networks: Networks, heads: mapping.Heads, precision: str = "float32") -> ScoreMaps:
+    way = dataclasses.replace(PLAIN, precision=precision)
+    spec = scoring.scoring_spec(dataclasses.replace(CONFIG, scoring=way))
+    return score(networks, mapping.fold(heads), None, IMAGES, spec=spec)
+
+
+def test_steps_and_maps(weights: str, networks: Networks) -> None:
     """Three steps on whole images, then the anomaly maps of the trained heads; tuned as well."""
-    from tests.reference import torch_pfm
-    from tests.reference.bridge import reference
+    from launch.benchmark.reference import torch_pfm
+    from launch.benchmark.reference.bridge import reference
 
+    state = first_state(networks)
+    model = reference(CONFIG, weights, state.heads)
     found = features.extract(networks, IMAGES, LEVELS)
-    state = train.init_state(CONFIG, found, len(IMAGES))
-    model = reference(CONFIG, weights, state)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]), found)
-    batch = Batch(rows, {k: jnp.ones(len(r)) for k, r in rows.source.items()})
-    recipe = train.Recipe(CONFIG.mapping, CONFIG.train)
-    update = train.optimizer(CONFIG.train, 3, state.params)
-    step = jax.jit(lambda s: train.train_step(s, batch, recipe, update))
+    batch = Batch(rows, {level: jnp.ones(len(pair.source)) for level, pair in rows.items()})
+    step = jax.jit(train.step, static_argnames="problem")
     for _ in range(3):
-        state, losses = step(state)
+        state, losses = step(state, batch, problem=PROBLEM)
         expected = model.train_step(torch.from_numpy(IMAGES))
         for level in LEVELS:
             assert float(losses[level]) == pytest.approx(expected[level], rel=2e-4)
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping, PLAIN)
+    ours = maps_of(networks, state.heads)
     for theirs in (model, copy.deepcopy(model).tuned()):
         fused, scores = torch_pfm.score(theirs, torch.from_numpy(IMAGES))
         np.testing.assert_allclose(ours.fused, fused.numpy(), atol=2e-3)
         np.testing.assert_allclose(ours.image_scores, scores.numpy(), atol=2e-3)
 
 
-def test_maps_of_the_same_heads(weights: str, networks: features.Networks) -> None:
-    from tests.reference import torch_pfm
-    from tests.reference.bridge import reference
+def test_maps_of_the_same_heads(weights: str, networks: Networks) -> None:
+    from launch.benchmark.reference import torch_pfm
+    from launch.benchmark.reference.bridge import reference
 
-    shapes = features.feature_shapes(networks, 64, LEVELS)
-    state = train.init_state(CONFIG, shapes, 1)
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    fused, _ = torch_pfm.score(reference(CONFIG, weights, state), torch.from_numpy(IMAGES))
-    ours = scoring.score_images(networks, heads, IMAGES, CONFIG.mapping, PLAIN)
+    state = first_state(networks)
+    model = reference(CONFIG, weights, state.heads)
+    fused, _ = torch_pfm.score(model, torch.from_numpy(IMAGES))
+    ours = maps_of(networks, state.heads)
     np.testing.assert_allclose(ours.fused, fused.numpy(), atol=1e-5)
-    half = scoring.score_images(
-        networks, heads, IMAGES, CONFIG.mapping, dataclasses.replace(PLAIN, precision="bfloat16")
-    )
+    half = maps_of(networks, state.heads, "bfloat16")
     assert 0 < abs(half.fused - ours.fused).max() < 0.05

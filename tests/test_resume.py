@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import cache, files, group, loop, record, run
-from pfm_jax.run import Sources, train_categories
+from pfm_jax import cache, files, loop, record, train
+from pfm_jax.config import Sources
+from pfm_jax.features import feature_channels
+from pfm_jax.group import train_categories
+from pfm_jax.networks import load_networks
+from pfm_jax.problem import make_problem
 from pfm_jax.types import InputError
 from tests import kill
 from tests.synthetic import make_sources, small_config
@@ -150,11 +153,13 @@ def test_sigterm_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:
         command(tmp_path), cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert f"goes on from step {steps[-1]}" in (tmp_path / "run" / "log.txt").read_text()
+    assert f"resumed at step {steps[-1]}" in (tmp_path / "run" / "log.txt").read_text()
     assert kill.ending(tmp_path / "run") == kill.ending(tmp_path / "undisturbed")
     about = json.loads((tmp_path / "run" / "grid" / "run.json").read_text())
     assert about["status"] == "finished" and about["seconds"]["train"] > 0
-    assert {"config", "versions", "device", "git", "data", "weights", "python"} <= set(about)
+    assert {"git", "python", "provenance"} <= set(about)
+    known = set(about["provenance"])
+    assert {"config", "versions", "device", "data", "weights"} <= known
 
 
 def test_a_second_launch_says_who_is_at_work(sources: Sources, tmp_path: Path) -> None:
@@ -170,7 +175,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from tests.synthetic import small_config
-from pfm_jax.run import Sources, train_categories
+from pfm_jax.config import Sources
+from pfm_jax.group import train_categories
 from pfm_jax.types import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 import signal
@@ -210,8 +216,9 @@ def test_what_is_not_finite_is_named(
 
     def nan_in_the_third(networks, images, levels, precision="float32"):
         features = extract(networks, images, levels, precision)
-        poisoned = features.target["conv3_x"].at[2, 1, 1, 5].set(jnp.nan)
-        return dataclasses.replace(features, target={**features.target, "conv3_x": poisoned})
+        pair = features["conv3_x"]
+        poisoned = pair.target.at[2, 1, 1, 5].set(jnp.nan)
+        return {**features, "conv3_x": pair._replace(target=poisoned)}
 
     extract = cache.extract
     monkeypatch.setattr(cache, "extract", nan_in_the_third)
@@ -222,12 +229,15 @@ def test_what_is_not_finite_is_named(
 
 
 def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
-    networks, _ = run.load_networks(small_config(), sources)
-    state = group.fresh_state(small_config(), networks, 6)
-    bad = jax.tree.map(lambda x: x, state.params)
-    bad["conv2_x"]["shared"]["bias"] = bad["conv2_x"]["shared"]["bias"].at[0].set(np.inf)
-    with pytest.raises(InputError, match="params/conv2_x/shared/bias is not finite after step 0"):
-        loop._check_finite(dataclasses.replace(state, params=bad))
+    config = small_config()
+    networks, _ = load_networks(config.networks, sources.weights_dir)
+    channels = feature_channels(networks, config.levels)
+    state = train.init_state(config.seed, channels, make_problem(config, 6))
+    head = state.heads["conv2_x"]
+    shared = dataclasses.replace(head.shared, bias=head.shared.bias.at[0].set(np.inf))
+    bad = {**state.heads, "conv2_x": dataclasses.replace(head, shared=shared)}
+    with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 0"):
+        loop._check_finite(dataclasses.replace(state, heads=bad))
     loop._check_finite(state)
 
 

@@ -15,11 +15,18 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax import cache, group, history, memory, run
+from pfm_jax import array_file, cache, group, record, sharding
 from pfm_jax.checkpoint import Provenance
-from pfm_jax.run import Sources, evaluate_category, train_categories
+from pfm_jax.config import Sources
+from pfm_jax.features import feature_channels
+from pfm_jax.group import train_categories
+from pfm_jax.networks import load_networks
+from pfm_jax.plan import replaced
+from pfm_jax.problem import make_problem
+from pfm_jax.run import RunFolder, evaluate_run, load_detector
 from pfm_jax.tiles import Tiles
-from pfm_jax.types import InputError
+from pfm_jax.train import init_state
+from pfm_jax.types import Dataset, InputError
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +47,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             compiled.append(event)
 
     counts = []
-    one_group = run.train_group
+    one_group = group.train_together
 
     def counting(*arguments):
         before = len(compiled)
@@ -49,7 +56,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return results
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    monkeypatch.setattr(run, "train_group", counting)
+    monkeypatch.setattr(group, "train_together", counting)
     try:
         results = train_categories(small_config(), sources, "all", tmp_path)
     finally:
@@ -101,7 +108,7 @@ def test_seeds_together_are_the_runs_alone(sources: Sources, tmp_path: Path) -> 
     resumed = train_categories(small_config(), sources, "grid", tmp_path / "both", (0, 1))
     for run_, found in resumed.items():
         assert [found[k] for k in names] == [together[run_][k] for k in names]
-    again = evaluate_category(tmp_path / "both" / "seed_1", "grid", Sources())
+    again = evaluate_run(tmp_path / "both" / "seed_1", "grid", Sources())
     assert again["pixel_auroc"] == together["seed_1/grid"]["pixel_auroc"]
 
 
@@ -123,28 +130,33 @@ def test_groups_follow_memory(
 ) -> None:
     """Two seeds of two categories of as many images; features count for little here."""
     config = small_config()
-    networks, _ = run.load_networks(config, sources)
+    networks, _ = load_networks(config.networks, sources.weights_dir)
     provenance = Provenance(config, "", "", {}, 6, None, None, {}, "")
+    dataset = Dataset("", (), (), True, "")
     runs = [
-        group.Run(dataclasses.replace(provenance, category=name), None, Path(name))
+        RunFolder(Path(name), dataclasses.replace(provenance, category=name), dataset)
         for name in ("grid", "tile")
         for _ in range(2)
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    state = memory.tree_bytes(jax.eval_shape(lambda: group.fresh_state(config, networks, 6)))
-    features = memory.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
-    room = (runs_in_memory * 3 * state + 2 * features) / cache.SHARE
-    monkeypatch.setattr(memory, "free_on_device", lambda: room)
-    assert [len(some) for some in group.groups(runs, networks)] == expected
+    problem, channels = make_problem(config, 6), feature_channels(networks, LEVELS)
+    state = sharding.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
+    features = sharding.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
+    room = (runs_in_memory * 3 * state + 2 * features) / cache.MEMORY_FRACTION
+    monkeypatch.setattr(sharding, "free_on_device", lambda: room)
+    assert [len(some) for some in group.partition(runs, networks)] == expected
     more = dataclasses.replace(provenance, num_images=7)
-    other = [*runs, group.Run(more, None, Path("wood"))]
-    assert len(group.groups(other, networks)) == len(expected) + 1
+    other = [*runs, RunFolder(Path("wood"), more, dataset)]
+    assert len(group.partition(other, networks)) == len(expected) + 1
 
 
-def test_evaluate_gives_the_same_from_the_checkpoint(sources: Sources, tmp_path: Path) -> None:
+def test_evaluate_gives_the_same_from_the_runs_detector(sources: Sources, tmp_path: Path) -> None:
+    """Checkpoints have no part in it, nor has the table of held-out scores."""
     trained = train_categories(small_config(), sources, "grid", tmp_path)["grid"]
     seconds = {"seconds"}
-    again = evaluate_category(tmp_path, "grid", Sources())
+    shutil.rmtree(tmp_path / "grid" / "checkpoints")
+    (tmp_path / "grid" / "normal_scores.csv").unlink()
+    again = evaluate_run(tmp_path, "grid", Sources())
     for key in set(trained) - seconds:
         assert again[key] == json.loads(json.dumps(trained[key])), key
     assert again["seconds"]["train"] == trained["seconds"]["train"]
@@ -161,13 +173,12 @@ def test_evaluate_needs_the_workdir_alone(
     trained = train_categories(small_config(steps=10), Sources("data"), "grid", tmp_path)["grid"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PFM_JAX_WEIGHTS")
-    again = evaluate_category(tmp_path, "grid", Sources())
+    again = evaluate_run(tmp_path, "grid", Sources())
     assert again["image_auroc"] == trained["image_auroc"]
 
 
 def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -> None:
-    config = small_config(steps=10)
-    config.train.learning_rate = dict.fromkeys(LEVELS, 1e38)
+    config = small_config(steps=10, learning_rate=dict.fromkeys(LEVELS, 1e38))
     with pytest.raises(InputError, match=r"not finite .*: lower train\.learning_rate"):
         train_categories(config, sources, "grid", tmp_path / "diverged")
     assert not list((tmp_path / "diverged" / "grid" / "checkpoints").glob("[0-9]*"))
@@ -179,15 +190,35 @@ def test_what_would_waste_a_training_is_said(sources: Sources, tmp_path: Path) -
         train_categories(small_config(), place, "grid", tmp_path / "black")
 
 
-def test_a_run_without_a_whole_checkpoint_is_not_evaluated(
-    sources: Sources, tmp_path: Path
-) -> None:
-    train_categories(small_config(steps=10), sources, "grid", tmp_path)
-    for path in (tmp_path / "grid" / "checkpoints").rglob("*"):
-        if path.is_file() and path.stat().st_size > 10_000:
-            path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="no checkpoint in it is whole"):
-        evaluate_category(tmp_path, "grid", sources)
+def test_a_run_without_a_whole_detector_is_not_evaluated(sources: Sources, tmp_path: Path) -> None:
+    """The same launch writes it again, from the checkpoint."""
+    trained = train_categories(small_config(steps=10), sources, "grid", tmp_path)["grid"]
+    path = tmp_path / "grid" / record.DETECTOR
+    _, before = array_file.read(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"detector\.safetensors: not a readable detector"):
+        evaluate_run(tmp_path, "grid", sources)
+    path.unlink()
+    with pytest.raises(InputError, match=r"grid: the run is not finished; give its launch\.train"):
+        evaluate_run(tmp_path, "grid", sources)
+    again = train_categories(small_config(steps=10), sources, "grid", tmp_path)["grid"]
+    assert array_file.read(path)[1] == before, "its recipe, its origin, the sha256 of its arrays"
+    assert {**again, "seconds": None} == {**trained, "seconds": None}
+
+
+def test_run_json_nests_what_the_run_is_made_from(sources: Sources, tmp_path: Path) -> None:
+    train_categories(small_config(steps=2), sources, "grid", tmp_path)
+    path = tmp_path / "grid" / record.RUN
+    about = json.loads(path.read_text())
+    assert about["status"] == "finished"
+    kept = record.read_run(tmp_path / "grid")
+    assert kept.to_json() == about["provenance"]
+    assert kept.config == small_config(steps=2)
+    assert kept.num_images == 6 and kept.weights_dir == sources.weights_dir
+    for damaged in ("{", "[]", "{}", json.dumps(about["provenance"])):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match=r"run\.json: not readable, or of another version"):
+            load_detector(tmp_path, "grid")
 
 
 def test_another_recipe_or_other_data_is_refused(sources: Sources, tmp_path: Path) -> None:
@@ -197,9 +228,9 @@ def test_another_recipe_or_other_data_is_refused(sources: Sources, tmp_path: Pat
     make_category(tmp_path / "data" / "grid", seed=5)
     elsewhere = Sources(str(tmp_path / "data"), sources.weights_dir)
     with pytest.raises(InputError, match="data was"):
-        evaluate_category(tmp_path / "run", "grid", elsewhere)
+        evaluate_run(tmp_path / "run", "grid", elsewhere)
     with pytest.raises(InputError, match="no run in it"):
-        evaluate_category(tmp_path / "run", "tile", elsewhere)
+        evaluate_run(tmp_path / "run", "tile", elsewhere)
 
 
 def test_one_level_one_direction_whole_images_without_masks(
@@ -208,9 +239,14 @@ def test_one_level_one_direction_whole_images_without_masks(
     root = make_category(tmp_path / "data" / "grid")
     for mask in (root / "ground_truth" / "hole").iterdir():
         mask.unlink()
-    config = small_config(sampling="images", batch_size=4, epochs=3)
-    config.data.dataset, config.mapping.directions = "folder", ("forward",)
-    config.mapping.latent = {"conv4_x": 8}
+    config = replaced(
+        small_config(sampling="images", batch_size=4, epochs=3),
+        {
+            "data.dataset": "folder",
+            "mapping.directions": ("forward",),
+            "mapping.latent": {"conv4_x": 8},
+        },
+    )
     place = Sources(str(tmp_path / "data"), sources.weights_dir)
     found = train_categories(config, place, "grid", tmp_path / "run")["grid"]
     assert found["pixel_auroc"] is found["pro_auc"] is None
@@ -257,15 +293,14 @@ def test_a_new_pair_of_networks_is_one_config_file(sources: Sources, tmp_path: P
         assert picture["truth"]
         with Image.open(gallery / f"{index}.png") as strip:
             assert strip.size == (4 * 64, 64)
-    steps = [line["step"] for line in history.read(tmp_path / "runs" / "tile")]
+    steps = [line["step"] for line in record.read_curve(tmp_path / "runs" / "tile")]
     assert steps == [25, 50, 60]
 
 
 def test_real_leather_by_real_networks(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
     """A short run of the R18-R50 recipe already tells leather from damaged leather."""
-    config = mb_pfm_r18_r50.get_config()
-    config.train.steps = 60
-    config.train.positions = dict.fromkeys(LEVELS, 256)
+    fields = {"train.steps": 60, "train.positions": dict.fromkeys(LEVELS, 256)}
+    config = replaced(mb_pfm_r18_r50.get_config(), fields)
     sources = Sources(str(real_data), str(real_weights))
     found = train_categories(config, sources, "leather", tmp_path)["leather"]
     assert found["image_auroc"] > 0.95

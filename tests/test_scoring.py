@@ -39,7 +39,7 @@ def test_fused_is_the_mean_and_the_score_its_maximum() -> None:
 def test_smoothing_is_scipys() -> None:
     maps = seeded_images((2, 48, 64))
     expected = ndimage.gaussian_filter(maps, (0, 48 / 64, 1.0))
-    np.testing.assert_allclose(scoring.smoothed(jnp.asarray(maps), 1 / 64), expected, atol=1e-6)
+    np.testing.assert_allclose(scoring.smooth(jnp.asarray(maps), 1 / 64), expected, atol=1e-6)
 
 
 def test_scoring_does_what_the_recipe_says() -> None:

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from pfm_jax import cache, features, group, loop, mapping, run, scoring, sharding
-from pfm_jax.run import Sources
+from pfm_jax import cache, detector, features, fit, loop, mapping, run, scoring, sharding, train
+from pfm_jax.config import Sources
+from pfm_jax.networks import load_networks
+from pfm_jax.problem import make_problem
 from pfm_jax.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config
 
@@ -30,28 +32,30 @@ def use(count: int, patch: pytest.MonkeyPatch) -> None:
     """From now on there are so many devices (fake ones, of one CPU)."""
     some = jax.devices()[:count]
     patch.setattr(sharding, "devices", lambda: some)
-    for function in (loop.steps_on_device, cache._store, cache._finite, scoring.score_images):
+    for function in (loop.steps_on_device, cache._store_on_device, cache._finite, scoring.fuse):
         function.clear_cache()
     features.extract.clear_cache()
+    detector.score_batch.clear_cache()
 
 
 def whole(sources: Sources, steps: int) -> dict[str, object]:
     """Everything from images to scores: rows, losses, parameters, statistics, scores."""
     config = small_config(steps=steps, candidates=0, precision="float32")
-    networks, _ = run.load_networks(config, sources)
+    networks, _ = load_networks(config.networks, sources.weights_dir)
     dataset = run.load_dataset(config, "grid", sources)
     rows = cache.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, "device")
-    state = group.fresh_state(config, networks, len(dataset.train))
-    (state,), losses = loop.fit([state], rows, config)
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    scores = scoring.image_scores_of(networks, heads, dataset.test, config)
+    problem = make_problem(config, len(dataset.train))
+    state = train.init_state(config.seed, features.feature_channels(networks, LEVELS), problem)
+    (state,), losses = loop.train([state], rows, problem)
+    learned, running = mapping.split(state.heads)
+    trained = fit.make_detector(networks, state.heads, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
         "losses": losses,
-        "params": state.params,
-        "batch_stats": state.batch_stats,
+        "learned": learned,
+        "statistics": running,
         "adam": state.opt_state,
-        "scores": scores,
+        "scores": trained.image_scores(dataset.test),
     }
     return jax.device_get(found)
 
@@ -86,7 +90,7 @@ def test_devices_give_what_one_gives(
     """
     use(count, monkeypatch)
     step = whole(sources, 1)
-    for name in ("rows", "losses", "batch_stats", "adam"):
+    for name in ("rows", "losses", "statistics", "adam"):
         assert greatest_difference(step[name], alone["gradient"][name]) < 1e-5, name
     with jax.enable_x64(True):
         after = whole(sources, 50)
@@ -97,13 +101,13 @@ def test_devices_give_what_one_gives(
 
 def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     use(4, monkeypatch)
-    placed = sharding.spread(np.arange(8.0))
+    placed = sharding.shard_batch(np.arange(8.0))
     assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
-    inside = jax.jit(sharding.along_data)({"even": np.arange(8.0), "odd": np.arange(7.0)})
+    inside = jax.jit(sharding.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
     assert len(inside["even"].sharding.device_set) == 4
     assert not inside["even"].sharding.is_fully_replicated
     assert sharding.batch_size(8) == 8 and sharding.batch_size(9) == 12
-    assert sharding.everywhere({"a": np.ones(3)})["a"].sharding.is_fully_replicated
+    assert sharding.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
 
 
 def free_port() -> int:
@@ -163,6 +167,6 @@ def test_two_processes_are_one_run(sources: Sources, tmp_path: Path) -> None:
         for name in ("one", "two")
     ]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
-    again = run.evaluate_category(tmp_path / "two", "grid", Sources())
+    again = run.evaluate_run(tmp_path / "two", "grid", Sources())
     assert again["pixel_auroc"] == pytest.approx(results[1]["pixel_auroc"], abs=1e-5)
     assert not list((tmp_path / "two").rglob("*.part"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,22 +14,29 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from pfm_jax import anomalies, artifact, export, images, mapping, proxy, scoring, standard
+from pfm_jax import anomalies, array_file, artifact, export, images, proxy, standard
 from pfm_jax.calibration import Threshold
-from pfm_jax.config import Config
+from pfm_jax.config import Config, Sources
 from pfm_jax.datasets.loose import examples
-from pfm_jax.detector import Detector
-from pfm_jax.run import Sources, load_dataset, restore, train_categories
-from pfm_jax.types import InputError, ScoreMaps, Standard
+from pfm_jax.detector import Detector, score_batch
+from pfm_jax.fit import fit
+from pfm_jax.group import train_categories
+from pfm_jax.plan import replaced
+from pfm_jax.run import load_dataset, load_detector, measure_proxy
+from pfm_jax.scoring import scoring_spec
+from pfm_jax.types import InputError, Normality, ScoreMaps
 from tests.synthetic import make_category, make_weights, small_config, texture
 
 SIZE = 64
 
 
 def config(standardize: bool = True) -> Config:
-    found = small_config()
-    found.data.held_out, found.scoring.standardize = 0.4, standardize
-    return found
+    return replaced(small_config(), {"data.held_out": 0.4, "scoring.standardize": standardize})
+
+
+def plain_of(detector: Detector) -> Detector:
+    """The detector, its maps not standardised."""
+    return dataclasses.replace(detector, normality=None)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +58,8 @@ def test_it_is_mean_and_deviation_over_the_training_images(
     sources: Sources, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load_dataset(config(), "grid", sources)
-    state, _, networks = restore(run, "grid", Sources())
-    heads = mapping.fold(state.params, state.batch_stats)
-    found = scoring.score_examples(networks, heads, dataset.train, config())
+    detector = load_detector(run, "grid")
+    found = plain_of(detector).stream(dataset.train)
     plain = np.concatenate([maps.fused for maps in found]).astype(np.float64)
 
     def expected(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,15 +67,15 @@ def test_it_is_mean_and_deviation_over_the_training_images(
         return smooth[0], smooth[1]
 
     mean, deviation = expected(plain)
-    kept = np.load(run / "grid" / standard.FILE)
-    np.testing.assert_allclose(kept["mean"], mean, atol=1e-5)
-    np.testing.assert_allclose(kept["deviation"], deviation, atol=1e-5)
+    kept, _ = array_file.read(run / "grid" / "detector.safetensors")
+    np.testing.assert_allclose(kept["normality/mean"], mean, atol=1e-5)
+    np.testing.assert_allclose(kept["normality/deviation"], deviation, atol=1e-5)
     picture = np.stack([images.decode_image(dataset.test[0], SIZE)])
-    before = scoring.score_images(networks, heads, picture, config().mapping, config().scoring)
-    _, (after,) = Detector.from_run(run, "grid").score(picture)
+    before = score_batch(plain_of(detector), picture)
+    _, (after,) = detector.score(picture)
     np.testing.assert_allclose(after, (before.fused[0] - mean) / deviation, atol=1e-3)
-    monkeypatch.setattr(standard, "MOST", 3)
-    some = standard.measured(networks, heads, dataset.train, config()).standard
+    monkeypatch.setattr(standard, "MOST_IMAGES", 3)
+    some = standard.with_normality(plain_of(detector), dataset.train).normality
     mean, _ = expected(plain[[0, round((len(plain) - 1) / 2), len(plain) - 1]])
     assert some is not None
     np.testing.assert_allclose(some.mean, mean, atol=1e-5)
@@ -83,9 +88,9 @@ def test_the_same_numbers_wherever_the_run_is_used(
         table = {row["path"]: np.float32(row["score"]) for row in csv.DictReader(rows)}
     root = Path(str(sources.data_dir), "grid")
     files = [root / path for path in table]
-    detector = Detector.from_run(run, "grid")
+    detector = load_detector(run, "grid")
     np.testing.assert_array_equal(detector.score(files)[0], list(table.values()))
-    fitted = Detector.fit(root / "train" / "good", config(), sources.weights_dir)
+    fitted = fit(root / "train" / "good", config(), sources.weights_dir)
     np.testing.assert_array_equal(fitted.score(files)[0], list(table.values()))
     np.testing.assert_array_equal(fitted.normal_scores, detector.normal_scores)
     detector.save(tmp_path / "grid.detector")
@@ -101,10 +106,10 @@ def test_the_same_numbers_wherever_the_run_is_used(
 
 
 def test_the_proxy_and_the_pictures_are_of_standardised_maps(sources: Sources, run: Path) -> None:
-    found = proxy.measure_run(run, "grid", Sources())
+    found = measure_proxy(run, "grid", Sources())
     made = proxy.made_up(load_dataset(config(), "grid", sources).held_out)
     pictures = np.stack([images.decode_image(example, SIZE) for example in made])
-    scores, _ = Detector.from_run(run, "grid").score(pictures)
+    scores, _ = load_detector(run, "grid").score(pictures)
     scores = scores.reshape(-1, 1 + len(anomalies.KINDS))
     labels = np.repeat([0, 1], len(scores))
     for index, kind in enumerate(anomalies.KINDS, 1):
@@ -121,14 +126,12 @@ def test_where_all_images_are_alike_nothing_explodes(
     spread: float, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tenth of the average deviation is the least, or a thousandth of the average mean."""
-    state, _, networks = restore(run, "grid", Sources())
-    heads = mapping.fold(state.params, state.batch_stats)
     maps = np.full((20, SIZE, SIZE), 2, np.float32)
     maps[:, :16] += spread * np.random.default_rng(0).normal(size=(20, 16, SIZE))
     found = ScoreMaps({}, jnp.asarray(maps), jnp.asarray(maps.max((1, 2))))
-    monkeypatch.setattr(scoring, "score_examples", lambda *_: iter([found]))
+    monkeypatch.setattr(Detector, "stream", lambda *_: iter([found]))
     images = examples(np.zeros((20, SIZE, SIZE), np.uint8))
-    given = standard.measured(networks, heads, images, config()).standard
+    given = standard.with_normality(load_detector(run, "grid"), images).normality
     assert given is not None
     deviation = ndimage.gaussian_filter(maps.std(0), 2)
     least = 0.1 * deviation.mean() if spread else 1e-3 * maps.mean()
@@ -137,15 +140,15 @@ def test_where_all_images_are_alike_nothing_explodes(
 
 
 def test_off_it_changes_nothing(sources: Sources, run: Path) -> None:
-    state, _, networks = restore(run, "grid", Sources())
-    heads = mapping.fold(state.params, state.batch_stats)
-    assert standard.measured(networks, heads, [], config(standardize=False)) is heads
+    detector, off = load_detector(run, "grid"), config(standardize=False)
+    record = dataclasses.replace(detector.record, config=off)
+    plain = dataclasses.replace(detector, normality=None, spec=scoring_spec(off), record=record)
+    assert standard.with_normality(plain, []) is plain
     pictures = np.stack([texture(0)])
-    plain = scoring.score_images(networks, heads, pictures, config().mapping, config().scoring)
-    nothing = Standard(np.zeros((SIZE, SIZE)), np.ones((SIZE, SIZE)))  # type: ignore[arg-type]
-    given = dataclasses.replace(heads, standard=nothing)
-    same = scoring.score_images(networks, given, pictures, config().mapping, config().scoring)
-    np.testing.assert_array_equal(plain.fused, same.fused)
+    nothing = Normality(jnp.zeros((SIZE, SIZE)), jnp.ones((SIZE, SIZE)))
+    given = dataclasses.replace(detector, normality=nothing)
+    same, before = score_batch(given, pictures), score_batch(plain, pictures)
+    np.testing.assert_array_equal(before.fused, same.fused)
 
 
 def test_too_few_images_are_told_before_anything_is_trained(
@@ -158,29 +161,61 @@ def test_too_few_images_are_told_before_anything_is_trained(
         train_categories(config(), place, "grid", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=message):
-        Detector.fit(tmp_path / "data" / "grid" / "train", config(), sources.weights_dir)
+        fit(tmp_path / "data" / "grid" / "train", config(), sources.weights_dir)
 
 
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+Arrays = dict[str, np.ndarray]
 
 
-def smaller() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, mean=np.zeros((8, 8)), deviation=np.ones((8, 8)))
-    return buffer.getvalue()
+def without_deviation(arrays: Arrays) -> Arrays:
+    return {name: array for name, array in arrays.items() if name != "normality/deviation"}
 
 
-def test_a_lost_or_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
-    file = tmp_path / "grid" / standard.FILE
-    whole = file.read_bytes()
-    for content in (b"", b"PK\x03\x04 no archive", whole[:1000], npy(np.zeros(3)), smaller()):
+def smaller(arrays: Arrays) -> Arrays:
+    plane = np.zeros((8, 8), np.float32)
+    return {**arrays, "normality/mean": plane, "normality/deviation": plane + 1}
+
+
+def of_doubles(arrays: Arrays) -> Arrays:
+    return {**arrays, "normality/mean": arrays["normality/mean"].astype(np.float64)}
+
+
+@pytest.mark.parametrize("harm", [without_deviation, smaller, of_doubles])
+def test_a_detector_without_its_whole_normality_is_refused(
+    harm: Callable[[Arrays], Arrays], run: Path, tmp_path: Path
+) -> None:
+    """It is part of the detector's one file, under its checksum."""
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "run.json").write_bytes((run / "grid" / "run.json").read_bytes())
+    arrays, about = array_file.read(run / "grid" / "detector.safetensors")
+    path = tmp_path / "grid" / "detector.safetensors"
+    array_file.write(path, arrays, about)
+    assert load_detector(tmp_path, "grid").fingerprint == load_detector(run, "grid").fingerprint
+    array_file.write(path, harm(arrays), about)
+    with pytest.raises(InputError, match=r"detector\.safetensors: not .* first at normality/"):
+        load_detector(tmp_path, "grid")
+
+
+def test_no_other_file_of_the_run_holds_it(run: Path) -> None:
+    assert not list(run.rglob("*.npz"))
+    holding = [path for path in run.rglob("*") if path.is_file()]
+    holding = [path.name for path in holding if b"normality/mean" in path.read_bytes()]
+    assert holding == ["detector.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", None, b"cut", b"bit"])
+def test_a_lost_or_damaged_file_is_named(content: bytes | None, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "run.json").write_bytes((run / "grid" / "run.json").read_bytes())
+    whole = bytearray((run / "grid" / "detector.safetensors").read_bytes())
+    file = tmp_path / "grid" / "detector.safetensors"
+    if content == b"cut":
+        file.write_bytes(whole[:1000])
+    elif content == b"bit":
+        whole[-50] ^= 1
+        file.write_bytes(whole)
+    elif content is not None:
         file.write_bytes(content)
-        with pytest.raises(InputError, match=r"standard\.npz: not readable .*launch\.evaluate"):
-            Detector.from_run(tmp_path, "grid")
-    file.unlink()
-    with pytest.raises(InputError, match=r"standard\.npz: not readable"):
-        Detector.from_run(tmp_path, "grid")
+    message = r"grid: the run is not finished" if content is None else r"detector\.safetensors: "
+    with pytest.raises(InputError, match=message):
+        load_detector(tmp_path, "grid")

@@ -18,10 +18,10 @@ import pytest
 
 from configs import ablation, sensitivity
 from pfm_jax import engines, page, published, results, sweep, tables
-from pfm_jax.config import Config, SweepConfig, replaced
-from pfm_jax.plan import Case, Job, Plan, jobs, make_plan
+from pfm_jax.config import Config, Sources, SweepConfig
+from pfm_jax.group import train_categories
+from pfm_jax.plan import Case, Job, Plan, jobs, make_plan, replaced
 from pfm_jax.results import Cell, Spread
-from pfm_jax.run import Sources, train_categories
 from pfm_jax.types import LEVELS, InputError
 from tests.small_sweep import CASES, small_sweep
 from tests.synthetic import make_sources, small_config
@@ -70,8 +70,8 @@ def test_cases_that_differ_in_levels_are_one_run() -> None:
 
 def test_standardised_cases_are_trained_each() -> None:
     """What they are standardised by is the map of all their levels."""
-    sweep = small_sweep()
-    sweep.base.scoring.standardize = True
+    base = replaced(small_config(), {"scoring.standardize": True})
+    sweep = dataclasses.replace(small_sweep(), base=base)
     assert make_plan(sweep, ("grid",), (0,), ["deep", "whole"]).configs.keys() == {"deep", "whole"}
 
 

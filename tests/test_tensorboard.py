@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfm_jax import history, tensorboard
+from pfm_jax import record, tensorboard
 from pfm_jax.types import InputError
 from tests.synthetic import png, texture
 
 
 def test_learning_curve_is_cut_where_a_run_goes_on(tmp_path: Path) -> None:
     losses = {"conv4_x": np.arange(60.0)}
-    history.append(tmp_path, 60, losses)
-    assert [line["step"] for line in history.read(tmp_path)] == [25, 50, 60]
-    assert [line["loss"]["conv4_x"] for line in history.read(tmp_path)] == [12.0, 37.0, 54.5]
-    with (tmp_path / history.NAME).open("a") as file:
+    record.append_curve(tmp_path, 60, losses)
+    assert [line["step"] for line in record.read_curve(tmp_path)] == [25, 50, 60]
+    assert [line["loss"]["conv4_x"] for line in record.read_curve(tmp_path)] == [12.0, 37.0, 54.5]
+    with (tmp_path / record.CURVE).open("a") as file:
         file.write('{"step": 85, "lo')  # killed while it wrote
-    history.cut(tmp_path, 50)
-    history.append(tmp_path, 80, {"conv4_x": np.ones(30)})
-    assert [line["step"] for line in history.read(tmp_path)] == [25, 50, 75, 80]
-    assert history.read(tmp_path / "nowhere") == []
+    record.truncate_curve(tmp_path, 50)
+    record.append_curve(tmp_path, 80, {"conv4_x": np.ones(30)})
+    assert [line["step"] for line in record.read_curve(tmp_path)] == [25, 50, 75, 80]
+    assert record.read_curve(tmp_path / "nowhere") == []
 
 
 def test_events_hold_losses_metrics_and_pictures(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_events_hold_losses_metrics_and_pictures(tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     run = tmp_path / "run"
-    history.append(run, 50, {"conv4_x": np.linspace(1, 0, 50)})
+    record.append_curve(run, 50, {"conv4_x": np.linspace(1, 0, 50)})
     metrics = {"image_auroc": 0.9, "pixel_auroc": 0.8, "pro_auc": None}
     found = {**metrics, "levels": {"conv4_x": metrics}, "step": 50}
     (run / "metrics.json").write_text(json.dumps(found))

@@ -11,8 +11,9 @@ import pytest
 
 from pfm_jax import mapping, scoring, tiles
 from pfm_jax.config import DataConfig, ScoringConfig
-from pfm_jax.features import Networks, feature_shapes
-from pfm_jax.run import load_networks
+from pfm_jax.features import feature_channels
+from pfm_jax.networks import Networks, load_networks
+from pfm_jax.scoring import ScoringSpec
 from pfm_jax.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
 
@@ -70,21 +71,22 @@ def test_tiles_of_a_recipe() -> None:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    return load_networks(small_config(), make_sources(tmp_path_factory.mktemp("tiles")))[0]
+    sources = make_sources(tmp_path_factory.mktemp("tiles"))
+    return load_networks(small_config().networks, sources.weights_dir)[0]
 
 
 def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     config = small_config()
-    shapes = feature_shapes(networks, 64, LEVELS)
-    heads = mapping.fold(
-        *mapping.init(mapping.make_heads(config.mapping, shapes), jax.random.key(0))
-    )
+    channels = feature_channels(networks, LEVELS)
+    heads = mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
     images = np.stack([texture(seed, 128) for seed in range(2)])
-    whole = scoring.score_images(networks, heads, images, config.mapping, PLAIN, Tiles(128, 64, 0))
+    score = jax.jit(scoring.score, static_argnames="spec")
+    one = ScoringSpec(config.mapping, PLAIN, Tiles(64, 64, 0), "float32", "float32")
+    whole = score(networks, heads, None, images, one._replace(tiles=Tiles(128, 64, 0)))
     for (top, left), tile in zip(
         tiles.corners(Tiles(128, 64, 0)), tiles.cut(images, Tiles(128, 64, 0)), strict=True
     ):
-        alone = scoring.score_images(networks, heads, tile, config.mapping, PLAIN)
+        alone = score(networks, heads, None, tile, one)
         place = (slice(None), slice(top, top + 64), slice(left, left + 64))
         np.testing.assert_allclose(whole.fused[place], alone.fused, atol=1e-5)
     np.testing.assert_allclose(whole.image_scores, np.asarray(whole.fused).max((1, 2)))

@@ -98,6 +98,11 @@ class Storage:
         self.record = ("storage", getattr(sys.modules["torch"], kind), key, "cpu", numel)
 
 
+class Pickler(pickle.Pickler):
+    def persistent_id(self, value: object) -> object:
+        return value.record if isinstance(value, Storage) else None
+
+
 def state_dict(
     monkeypatch: pytest.MonkeyPatch,
     numel: int,
@@ -120,8 +125,7 @@ def state_dict(
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
     buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, 2)
-    pickler.persistent_id = lambda x: x.record if isinstance(x, Storage) else None
+    pickler = Pickler(buffer, 2)
     storage = Storage("FloatStorage", "0", numel)
     tensor = Call(_rebuild_tensor_v2, storage, offset, size, stride, False, {})
     if nested:

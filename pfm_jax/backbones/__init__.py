@@ -1,7 +1,7 @@
-"""The frozen networks: Flax modules that return named stages, and how checkpoints name them.
+"""Frozen backbones: Flax modules that return named stages, and their checkpoint key names.
 
-A further family is one file beside `resnet.py` (the module, `build`, `torch_names`) and a line
-in `get`.
+To add a family, write one file beside `resnet.py` (the module, `build`, `torch_names`) and a
+branch in `get`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NAMES = (*RESNETS, *vgg.NAMES, *efficientnet_lite.STAGES)
 
 
 class Backbone(NamedTuple):
-    """An architecture without its weights.
+    """Architecture without its weights.
 
     Attributes:
         name: one of `NAMES`.
         module: normalised RGB `[B, H, W, 3]` -> FeaturePyramid.
-        mean, std: what the network was trained to subtract from and divide images in [0, 1] by.
-        torch_names: Flax path of a convolution -> checkpoint names of it and of its BatchNorm, or
-            None for that if it has none.
-        conv_bias: whether the convolutions have a bias of their own.
-        unused: matches checkpoint names of parts that are not used.
-        batch_norm_eps: of the BatchNorm that is folded.
+        mean, std: per-channel normalisation of images in [0, 1] used in pre-training.
+        torch_names: Flax path of a convolution -> checkpoint names of it and of its BatchNorm
+            (None if it has none).
+        conv_bias: whether the convolutions have a bias.
+        unused: pattern of checkpoint names that belong to discarded layers.
+        batch_norm_eps: epsilon of the folded BatchNorm.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Backbone(NamedTuple):
 
 
 def get(name: str) -> Backbone:
-    """The architecture called `name`. Raises InputError if there is none."""
+    """Architecture called `name`. Raises InputError if there is none."""
     if name in RESNETS:
         return Backbone(
             name=name,

@@ -1,4 +1,4 @@
-"""Convolutions as XLA is fastest at them."""
+"""Convolution in the form that XLA runs fastest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jax import Array, lax
 def convolution(
     x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any
 ) -> Array:
-    """`lax.conv_general_dilated` of `[B, H, W, C]`, for `nn.Conv`.
+    """Replacement for `lax.conv_general_dilated` on `[B, H, W, C]` in `nn.Conv`.
 
-    A 1x1 kernel is a product over positions: the CPU back end is up to six times slower at the
-    convolution, and everywhere else the two are alike.
+    A 1x1 kernel becomes a matrix product over positions: on the CPU backend the convolution is up
+    to six times slower, elsewhere the two are equal.
     """
     if kernel.shape[:2] != (1, 1):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)

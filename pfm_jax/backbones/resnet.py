@@ -1,7 +1,7 @@
-"""ResNet up to conv4_x (He et al., 2016), BatchNorm folded into the convolutions.
+"""ResNet up to conv4_x (He et al., 2016), with BatchNorm folded into the convolutions.
 
-Two stride styles. torchvision strides in the 3x3 of a bottleneck and pools with padding 1; the
-original Caffe networks stride in the first 1x1 and pool in ceil mode, which is padding (0, 1).
+Two stride styles: torchvision strides in the 3x3 of a bottleneck and pools with padding 1; the
+original Caffe networks stride in the first 1x1 and pool in ceil mode, i.e. with padding (0, 1).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ UNUSED = re.compile(r"(layer4|fc)\.")
 
 
 def conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
-    """A convolution padded as torch pads: explicitly, and the same on both sides."""
+    """Convolution with torch's padding: explicit and symmetric."""
     size = (kernel, kernel)
     return nn.Conv(features, size, stride, kernel // 2, name=name, conv_general_dilated=convolution)
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Basic block: two 3x3 convolutions and a shortcut."""
 
     features: int
     stride: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, features]."""
+        """Applies the block: `[B, H, W, C]` -> `[B, H/stride, W/stride, features]`."""
         y = nn.relu(conv(self.features, 3, self.stride, "conv1")(x))
         y = conv(self.features, 3, 1, "conv2")(y)
         if x.shape != y.shape:
@@ -48,9 +48,9 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut; the output has four times `features` channels.
+    """Bottleneck block: 1x1, 3x3, 1x1 and a shortcut, with `4 * features` output channels.
 
-    The 3x3 has `width` times as many; 2 is Wide ResNet (Zagoruyko and Komodakis, 2016).
+    The 3x3 has `width * features`; 2 is Wide ResNet (Zagoruyko and Komodakis, 2016).
     """
 
     features: int
@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
+        """Applies the block: `[B, H, W, C]` -> `[B, H/stride, W/stride, 4 * features]`."""
         first, second = (self.stride, 1) if self.caffe else (1, self.stride)
         y = nn.relu(conv(self.width * self.features, 1, first, "conv1")(x))
         y = nn.relu(conv(self.width * self.features, 3, second, "conv2")(y))
@@ -71,13 +71,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The stem and three stages.
+    """ResNet stem and first three stages.
 
     Attributes:
         depths: blocks in conv2_x, conv3_x, conv4_x.
-        bottleneck: the block of ResNet50 and deeper.
-        caffe: the stride style of the original networks.
-        width: of the 3x3 in a bottleneck, a multiple of ResNet's.
+        bottleneck: whether blocks are bottlenecks, as in ResNet50 and deeper.
+        caffe: whether to use the stride style of the original networks.
+        width: channel multiplier of the 3x3 in a bottleneck.
     """
 
     depths: tuple[int, int, int]
@@ -87,7 +87,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> FeaturePyramid:
-        """Normalised RGB `[B, H, W, 3]` -> the outputs of the stages, after their last ReLU."""
+        """Maps normalised RGB `[B, H, W, 3]` to stage outputs, after their last ReLU."""
         x = nn.relu(conv(64, 7, 2, "conv1")(images))
         padding = ((0, 1), (0, 1)) if self.caffe else ((1, 1), (1, 1))
         x = nn.max_pool(x, (3, 3), (2, 2), padding)
@@ -105,14 +105,14 @@ class ResNet(nn.Module):
 
 
 def build(name: str) -> ResNet:
-    """The network called `name`, with `_caffe` at its end for the original stride style."""
+    """Network called `name`; the suffix `_caffe` selects the original stride style."""
     arch = name.removesuffix("_caffe")
     bottleneck, width = arch not in ("resnet18", "resnet34"), 2 if arch.startswith("wide") else 1
     return ResNet(DEPTHS[arch], bottleneck, arch != name, width)
 
 
 def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
-    """Flax path of a convolution -> torchvision's names of it and of its BatchNorm."""
+    """Torchvision names of the convolution at a Flax path and of its BatchNorm."""
     *block, layer = path
     prefix = ".".join(part.replace("_", ".") for part in block) + "." * bool(block)
     if layer == "downsample":

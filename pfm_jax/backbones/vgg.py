@@ -1,7 +1,7 @@
-"""VGG up to the fifth pooling (Simonyan and Zisserman, 2015), BatchNorm folded where there is any.
+"""VGG up to the fifth pooling (Simonyan and Zisserman, 2015), with any BatchNorm folded.
 
-The levels are "the last three downsampling layers" of the paper; like its released code, the last
-ReLU before the third, fourth and fifth pooling, which has strides 4, 8 and 16.
+The levels are "the last three downsampling layers" of the paper: as in its released code, the last
+ReLU before the third, fourth and fifth pooling, at strides 4, 8 and 16.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ LEVEL_INDICES = {
     "vgg16_bn": {"conv2_x": 22, "conv3_x": 32, "conv4_x": 42},
     "vgg19_bn": {"conv2_x": 25, "conv3_x": 38, "conv4_x": 51},
 }
-"""Places in torchvision's `features`: relu3_3, relu4_3, relu5_3; in VGG19 relu3_4 and so on."""
+"""Indices into torchvision's `features`: relu3_3, relu4_3, relu5_3; in VGG19 relu3_4 and so on."""
 
 
 class Vgg(nn.Module):
-    """3x3 convolutions in blocks, a pooling after each but the last.
+    """Blocks of 3x3 convolutions, with pooling after each but the last.
 
     Attributes:
-        depths: convolutions of each block.
+        depths: number of convolutions per block.
     """
 
     depths: tuple[int, ...]
 
     @nn.compact
     def __call__(self, images: Array) -> FeaturePyramid:
-        """Normalised RGB `[B, H, W, 3]` -> what the last three blocks give, after their ReLU."""
+        """Maps normalised RGB `[B, H, W, 3]` to the last three block outputs, after ReLU."""
         x, outputs = images, []
         for block, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True)):
             if block:
@@ -53,15 +53,15 @@ class Vgg(nn.Module):
 
 
 def build(name: str) -> Vgg:
-    """The network called `name`."""
+    """Network called `name`."""
     return Vgg(DEPTHS[name.removesuffix("_bn")])
 
 
 def torch_names(name: str, path: tuple[str, ...]) -> tuple[str, str | None]:
-    """Flax path of a convolution -> torchvision's names of it and of its BatchNorm, if it has one.
+    """Torchvision names of the convolution at a Flax path and of its BatchNorm, if it has one.
 
-    Torchvision numbers all layers through: convolution, BatchNorm and ReLU, or only the first and
-    the last, and the poolings between the blocks.
+    Torchvision numbers all layers consecutively: convolution, BatchNorm (if any), ReLU, and the
+    pooling between blocks.
     """
     block, index = (int(number) for number in path[-1].removeprefix("conv").split("_"))
     depths = DEPTHS[name.removesuffix("_bn")]

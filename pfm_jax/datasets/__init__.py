@@ -1,36 +1,56 @@
-"""The data sets: which categories there are, and one of them as good and mixed examples."""
+"""Data sets: images in, categories of normal and mixed examples out.
+
+A further data set is one file beside `folder.py` that keeps to `Loader`, and its name in `NAMES`.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 
-from pfm_jax import files
-from pfm_jax.datasets import archive, btad, elpv, folder, mtd, mvtec_ad, visa
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.types import Dataset, Example, InputError
 
 NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
+"""Data sets, each a module of this package, imported when it is used."""
+
 SPLIT_SEED = 0
+"""Seed of the images that are held out."""
 
 
-def categories(dataset: str, data_dir: Path | None, chosen: str, cache: Path) -> list[str]:
-    """`[chosen]`, or every category of the data set where `chosen` is `"all"`, sorted.
+class Loader(Protocol):
+    """Functions of the module of a data set. All raise InputError."""
+
+    def locate(self, data_dir: Path | None) -> Path:
+        """The folder of the data set: unpacked or, where it has an address, downloaded."""
+
+    def categories(self, root: Path) -> list[str]:
+        """All categories in that folder, sorted."""
+
+    def load(self, root: Path, category: str) -> Dataset:
+        """One category."""
+
+
+def _loader(dataset: str) -> Loader:
+    if dataset not in NAMES:
+        raise InputError(f"config.data.dataset={dataset!r}: must be one of {NAMES}")
+    return cast(Loader, importlib.import_module(f"{__name__}.{dataset}"))
+
+
+def categories(dataset: str, data_dir: str | Path | None, chosen: str = "all") -> list[str]:
+    """`[chosen]`, or every category of a data set where `chosen` is `"all"`, sorted.
 
     Raises:
         InputError: no such data set, folder or category.
     """
-    root = _root(dataset, data_dir, cache)
-    if dataset == "elpv":
-        found = ["solar_cells"]
-    elif dataset == "mtd":
-        found = [mtd.CATEGORY]
-    else:
-        found = visa.categories(root) if dataset == "visa" else folder.categories(root)
+    loader = _loader(dataset)
+    found = loader.categories(loader.locate(_path(data_dir)))
     if chosen == "all":
         return found
     if chosen not in found:
@@ -40,61 +60,31 @@ def categories(dataset: str, data_dir: Path | None, chosen: str, cache: Path) ->
     return [chosen]
 
 
-def load(dataset: str, data_dir: Path | None, category: str, cache: Path) -> Dataset:
-    """One category.
+def load(dataset: str, data_dir: str | Path | None, category: str) -> Dataset:
+    """Loads one category.
 
     Args:
         dataset: one of `NAMES`.
         data_dir: the folder of the data set, or an archive of it; unused for `elpv`.
-        category: of `categories`.
-        cache: where prepared data may be kept.
+        category: one of `categories`.
 
     Raises:
-        InputError: what is wrong with the data, and where.
+        InputError: a fault of the data, and where it is.
     """
-    root = _root(dataset, data_dir, cache)
-    if dataset == "mvtec_ad":
-        return mvtec_ad.load(root / category, cache)
-    if dataset == "elpv":
-        return elpv.load()
-    if dataset == "mtd":
-        return mtd.load(root)
-    if dataset == "visa":
-        return visa.load(root, category)
-    return (btad if dataset == "btad" else folder).load(root / category)
+    loader = _loader(dataset)
+    return loader.load(loader.locate(_path(data_dir)), category)
+
+
+def _path(data_dir: str | Path | None) -> Path | None:
+    return Path(data_dir) if data_dir else None
 
 
 def hold_out(
-    examples: Sequence[Example], part: float
+    examples: Sequence[Example], fraction: float
 ) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Sets a part aside, rounded down, always the same ones: what is left, and what is aside."""
+    """Splits off a fraction, rounded down, always the same examples: the rest, and the fraction."""
     total = len(examples)
-    count = math.floor(total * part + 1e-9)
+    count = math.floor(total * fraction + 1e-9)
     order = np.random.default_rng(SPLIT_SEED).permutation(total).tolist()
     aside, left = sorted(order[:count]), sorted(order[count:])
     return Lazy(examples.__getitem__, left), Lazy(examples.__getitem__, aside)
-
-
-def _root(dataset: str, data_dir: Path | None, cache: Path) -> Path:
-    """The folder of a data set, unpacked and, where it has an address, downloaded."""
-    if dataset not in NAMES:
-        raise InputError(f"config.data.dataset={dataset!r}: must be one of {NAMES}")
-    if dataset == "elpv":
-        return elpv.root()
-    published = {"btad": btad, "visa": visa}.get(dataset)
-    if data_dir is None and published:
-        data_dir = _downloaded(published.URL, published.SHA256, cache)
-    if data_dir is None:
-        raise InputError("data_dir is not set: --data_dir=FOLDER, the folder of the categories")
-    root = archive.unpack(data_dir, cache) if data_dir.is_file() else data_dir
-    return root / btad.INSIDE if (root / btad.INSIDE).is_dir() else root
-
-
-def _downloaded(url: str, sha256: str, cache: Path) -> Path:
-    target = cache / "downloads" / url.rsplit("/", 1)[1]
-    if not target.is_file():
-        try:
-            files.download(url, sha256, target)
-        except OSError as error:
-            raise InputError(f"{url}: {error}; download it and set --data_dir to it") from error
-    return target

@@ -1,4 +1,4 @@
-"""Archives as they were downloaded (tar of any compression, zip), unpacked once into the cache."""
+"""Data set folders from a folder, an archive or a download."""
 
 from __future__ import annotations
 
@@ -14,16 +14,46 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pfm_jax import files
 from pfm_jax.types import InputError
 
-FAULTS = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, OSError, EOFError)
+UNPACK_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    OSError,
+    EOFError,
+)
 
 
-def unpack(archive: Path, cache: Path) -> Path:
-    """The folder of an archive's content, made once, whole or not at all. Raises InputError."""
+def locate(data_dir: Path | None) -> Path:
+    """Folder `data_dir`, unpacked first if it is an archive (zip, or tar of any compression).
+
+    Raises:
+        InputError: `data_dir` is not set, or the archive can't be unpacked.
+    """
+    if data_dir is None:
+        raise InputError("data_dir is not set: --data_dir=FOLDER, the folder of the categories")
+    return unpack(data_dir) if data_dir.is_file() else data_dir
+
+
+def download(url: str, sha256: str) -> Path:
+    """Downloads a published archive into the cache, once. Raises InputError."""
+    target = files.cache_dir() / "downloads" / url.rsplit("/", 1)[1]
+    if not target.is_file():
+        try:
+            files.download(url, sha256, target)
+        except OSError as error:
+            raise InputError(f"{url}: {error}; download it and set --data_dir to it") from error
+    return target
+
+
+def unpack(archive: Path) -> Path:
+    """Unpacks an archive into the cache, once and atomically. Raises InputError."""
     stat = archive.stat()
     identity = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    target = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    target = files.cache_dir() / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +69,7 @@ def unpack(archive: Path, cache: Path) -> Path:
             else:
                 with tarfile.open(fileobj=stream, mode="r:*") as tar:
                     tar.extractall(part, filter="data")
-    except FAULTS as error:
+    except UNPACK_ERRORS as error:
         shutil.rmtree(part, ignore_errors=True)
         reason = "; ".join(str(error).splitlines())
         raise InputError(f"data_dir={archive}: can't be unpacked ({reason})") from error

@@ -1,4 +1,4 @@
-"""BTAD (Mishra et al., 2021), the three categories 01, 02 and 03, in nearly MVTec AD's layout.
+"""BTAD (Mishra et al., 2021): categories 01, 02 and 03, nearly in MVTec AD's layout.
 
     ROOT/01/train/ok/*.bmp
     ROOT/01/test/ok/*.bmp
@@ -12,15 +12,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pfm_jax.datasets import folder
+from pfm_jax.datasets import archive, folder
+from pfm_jax.datasets.folder import categories
 from pfm_jax.types import Dataset
 
 URL = "https://avires.dimi.uniud.it/papers/btad/btad.zip"
 SHA256 = "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a"
-INSIDE = "BTech_Dataset_transformed"
+ARCHIVE_FOLDER = "BTech_Dataset_transformed"
+
+__all__ = ["categories", "load", "locate"]
 
 
-def load(root: Path) -> Dataset:
-    """The category whose folder is `root`; masks are required. Raises InputError."""
-    train, test, has_masks = folder.scan(root, masks_required=True)
-    return folder.dataset(root, train, test, root.name, has_masks=has_masks)
+def locate(data_dir: Path | None) -> Path:
+    """Folder of the data set; see `datasets.Loader`."""
+    root = archive.locate(data_dir or archive.download(URL, SHA256))
+    return root / ARCHIVE_FOLDER if (root / ARCHIVE_FOLDER).is_dir() else root
+
+
+def load(root: Path, category: str) -> Dataset:
+    """Loads a category; masks are required. Raises InputError."""
+    train, test, has_masks = folder.scan(root / category, masks_required=True)
+    return folder.dataset(root / category, train, test, category, has_masks=has_masks)

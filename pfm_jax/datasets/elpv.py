@@ -1,8 +1,8 @@
 """ELPV: 2,624 electroluminescence images of solar cells, from the `elpv-dataset` package.
 
-Each cell has a probability of being defective. The protocol here: the cells of probability 0 are
-good, split 3:1 into training and test by a fixed seed; those of probability 1 are the anomalies;
-1/3 and 2/3 are left out. There are no masks. (Deitsch et al., 2019; Buerhop-Lutz et al., 2018;
+Each cell has a probability of being defective. Protocol: cells of probability 0 are good, split 3:1
+into training and test by a fixed seed; cells of probability 1 are anomalies; 1/3 and 2/3 are left
+out. There are no masks. (Deitsch et al., 2019; Buerhop-Lutz et al., 2018;
 CC BY-NC-SA 4.0.)
 """
 
@@ -16,27 +16,34 @@ import numpy as np
 from pfm_jax.datasets.folder import Entry, dataset
 from pfm_jax.types import Dataset, InputError
 
+CATEGORY = "solar_cells"
 SPLIT_SEED = 0
 
 
-def root() -> Path:
-    """The folder of the installed package's data. Raises InputError if it is not installed."""
+def locate(data_dir: Path | None) -> Path:
+    """Data folder of the installed package. Raises InputError if it is not installed."""
+    del data_dir
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise InputError("the ELPV images are not installed: pip install elpv-dataset")
     return Path(spec.origin).parent / "data"
 
 
-def load() -> Dataset:
-    """The one category, `solar_cells`."""
-    folder = root()
-    with (folder / "labels.csv").open() as lines:
+def categories(root: Path) -> list[str]:
+    """The single category."""
+    del root
+    return [CATEGORY]
+
+
+def load(root: Path, category: str) -> Dataset:
+    """Loads the solar cells."""
+    with (root / "labels.csv").open() as lines:
         rows = [line.split() for line in lines if line.strip()]
-    good = [folder / path for path, probability, _ in rows if float(probability) == 0]
-    bad = [folder / path for path, probability, _ in rows if float(probability) == 1]
+    good = [root / path for path, probability, _ in rows if float(probability) == 0]
+    bad = [root / path for path, probability, _ in rows if float(probability) == 1]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(good))
     held_out = set(order[: len(good) // 4].tolist())
     train = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i not in held_out]
     test = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i in held_out]
     test += [Entry(path, None, 1, "defective") for path in bad]
-    return dataset(folder, train, test, "solar_cells", has_masks=False)
+    return dataset(root, train, test, category, has_masks=False)

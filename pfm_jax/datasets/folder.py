@@ -1,12 +1,12 @@
-"""A category as a plain folder, the layout that MVTec AD made common.
+"""Categories as plain folders, in the layout popularised by MVTec AD.
 
     ROOT/train/good/*.png
     ROOT/test/good/*.png
     ROOT/test/DEFECT/NAME.png
     ROOT/ground_truth/DEFECT/NAME_mask.png     (or NAME.png; optional in a plain folder)
 
-Any image format of `SUFFIXES`, for masks a lossless one; every other file is ignored. `good` may be
-called `ok` (as in BTAD).
+Images have any of `SUFFIXES`, masks a lossless one; other files are ignored. `good` may be called
+`ok` (as in BTAD).
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pfm_jax import images
+from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.files import shown
 from pfm_jax.types import Dataset, Example, InputError
 
+__all__ = ["categories", "load", "locate"]
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-GOOD = ("good", "ok")
+GOOD_NAMES = ("good", "ok")
 
 
 class Entry(NamedTuple):
-    """An example by its files."""
+    """Files, label and defect of one example."""
 
     image: Path
     mask: Path | None
@@ -36,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
-    """Of files below `root`, in their order."""
+    """Examples read lazily from files below `root`, in the given order."""
 
     def one(index: int) -> Example:
         image, mask, label, defect = entries[index]
@@ -52,7 +55,7 @@ def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file. Raises InputError if it can't be read."""
+    """Content of a file. Raises InputError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -60,30 +63,32 @@ def read(path: Path) -> bytes:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted; empty if there is no such folder."""
+    """Image files directly in a folder, sorted; empty if the folder is missing."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
 def categories(root: Path) -> list[str]:
-    """The categories below `root`, sorted. Raises InputError if there is none."""
+    """Categories below `root`, sorted. Raises InputError if there are none."""
     if not root.is_dir():
         raise InputError(f"data_dir={root}: no such folder")
-    found = sorted({path.parent.parent.name for g in GOOD for path in root.glob(f"*/train/{g}")})
+    found = sorted(
+        {path.parent.parent.name for g in GOOD_NAMES for path in root.glob(f"*/train/{g}")}
+    )
     if not found:
         raise InputError(f"data_dir={root}: no category below it (a folder with train/good)")
     return found
 
 
 def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry], bool]:
-    """Training entries, test entries, whether anomalous images have masks.
+    """Training entries, test entries, and whether anomalous images have masks.
 
     Raises:
-        InputError: an empty split, a test split of one class, anomalous images of which some
-            (with `masks_required`, any) have no mask, a file that is no image, a mask of another
-            size than its image.
+        InputError: an empty split, a test split of one class, masks for only some anomalous
+            images (or, with `masks_required`, any missing mask), an unreadable image, or a mask
+            whose size differs from its image's.
     """
-    folders = [root / "train" / name for name in GOOD]
+    folders = [root / "train" / name for name in GOOD_NAMES]
     train = [Entry(path, None, 0, "good") for folder in folders for path in images_in(folder)]
     if not train:
         raise InputError(f"{root / 'train' / 'good'}: no images to learn from")
@@ -91,7 +96,7 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
     test: list[Entry] = []
     for folder in folders:
         for path in images_in(folder):
-            good = folder.name in GOOD
+            good = folder.name in GOOD_NAMES
             mask = None if good else _mask_of(root, folder.name, path)
             test.append(Entry(path, mask, int(not good), "good" if good else folder.name))
     return train, test, check(root, train, test, masks_required=masks_required)
@@ -122,7 +127,7 @@ def check(
 
 
 def _check_header(entry: Entry) -> None:
-    """Finds now what would else be found after the training; reads no pixels."""
+    """Finds header faults before training rather than after it; reads no pixels."""
     headers = [images.header(path) for path in entry[:2] if path]
     if entry.mask and any(turned for _, turned in headers):
         raise InputError(f"{entry.image}: EXIF says it is to be turned; turn its pixels instead")
@@ -155,7 +160,7 @@ def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> st
 def dataset(
     root: Path, train: Sequence[Entry], test: Sequence[Entry], category: str, *, has_masks: bool
 ) -> Dataset:
-    """A category of these files, which are below `root`."""
+    """Category made of these entries, whose files are below `root`."""
     return Dataset(
         category=category,
         train=examples(root, train),
@@ -165,7 +170,7 @@ def dataset(
     )
 
 
-def load(root: Path) -> Dataset:
-    """The category whose folder is `root`; masks are optional. Raises InputError; see `scan`."""
-    train, test, has_masks = scan(root, masks_required=False)
-    return dataset(root, train, test, root.name, has_masks=has_masks)
+def load(root: Path, category: str) -> Dataset:
+    """Loads a category; masks are optional. Raises InputError; see `scan`."""
+    train, test, has_masks = scan(root / category, masks_required=False)
+    return dataset(root / category, train, test, category, has_masks=has_masks)

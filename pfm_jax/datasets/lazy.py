@@ -1,4 +1,4 @@
-"""A sequence of examples that are read when they are asked for."""
+"""Examples that are read when they are accessed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pfm_jax.types import Example
 
 
 class Lazy(Sequence[Example]):
-    """`read(index)` of some indices; a slice is as lazy.
+    """A sequence of `read(index)`; a slice is lazy too.
 
     Attributes:
-        read: gives the example of an index.
-        indices: which there are.
+        read: reads the example of an index.
+        indices: the indices of the sequence.
     """
 
     def __init__(self, read: Callable[[int], Example], indices: Sequence[int]) -> None:

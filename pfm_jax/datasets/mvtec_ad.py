@@ -1,9 +1,9 @@
-"""MVTec AD (Bergmann et al., 2019) and whatever has its layout, as a TFDS builder.
+"""MVTec AD (Bergmann et al., 2019) and data sets in its layout, as a TFDS builder.
 
-`data_dir` is the folder of the categories, or the published archive as it was downloaded
-(`mvtec_anomaly_detection.tar.xz`, or one of a category), which is unpacked once into the cache.
-Examples are kept as array_record files in the cache, under the fingerprint of their source; no
-TensorFlow is needed. Masks are required. See `folder` for the layout.
+`data_dir` is the folder of the categories, or the published archive as downloaded
+(`mvtec_anomaly_detection.tar.xz`, or that of one category), which is unpacked once into the cache.
+Examples are cached as array_record files under the fingerprint of their source; no TensorFlow is
+needed. Masks are required. See `folder` for the layout.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from PIL import Image
 
 from pfm_jax import images
 from pfm_jax.datasets import folder
+from pfm_jax.datasets.archive import locate
+from pfm_jax.datasets.folder import categories
 from pfm_jax.datasets.lazy import Lazy
+from pfm_jax.files import cache_dir
 from pfm_jax.types import Dataset, Example, InputError
+
+__all__ = ["categories", "load", "locate"]
 
 
 class MvtecAd(tfds.core.GeneratorBasedBuilder):
-    """One category. Features: `path`, `image`, `mask` (zero for good images), `label`, `defect`.
+    """TFDS builder of one category.
+
+    Features: `path`, `image`, `mask` (zero for good images), `label`, `defect`.
 
     Args:
-        root: the folder of the category.
-        **kwargs: those of every TFDS builder; `data_dir` has to differ from category to category.
+        root: folder of the category.
+        **kwargs: TFDS builder arguments; `data_dir` must differ between categories.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -60,7 +67,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # The data set asks for a registration, so it is downloaded by hand.
+        del dl_manager  # The data set requires registration, so it is downloaded by hand.
         return {split: self._generate_examples(split) for split in self.entries}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -78,7 +85,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             )
 
     def _encoded(self, example: Example) -> bytes:
-        """The file as it is where a plain decoder makes `self.channels` of it, else as RGB."""
+        """Original file if it decodes to `self.channels` as is, else an RGB PNG."""
         if _mode(io.BytesIO(example.image)) == ("L" if self.channels == 1 else "RGB"):
             return example.image
         return _png(images.open_rgb(example.image, example.path))
@@ -104,7 +111,7 @@ def _empty_mask(example: Example) -> bytes:
 
 
 def _examples(source: Sequence[dict[str, Any]]) -> Lazy:
-    """Of a prepared split."""
+    """Lazy examples of a prepared split."""
 
     def one(index: int) -> Example:
         record = source[index]
@@ -120,16 +127,17 @@ def _examples(source: Sequence[dict[str, Any]]) -> Lazy:
     return Lazy(one, range(len(source)))
 
 
-def load(root: Path, cache: Path) -> Dataset:
-    """The category whose folder is `root`, prepared in `cache`. Raises InputError."""
+def load(root: Path, category: str) -> Dataset:
+    """Loads a category, preparing it in the cache on first use. Raises InputError."""
+    root = root / category
     train, test, _ = folder.scan(root, masks_required=True)
     fingerprint = folder.fingerprint(root, train, test)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    place = cache / "tfds" / fingerprint[:16]
+    place = cache_dir() / "tfds" / fingerprint[:16]
     builder = MvtecAd(root=root, data_dir=place, file_format="array_record")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints its progress
             builder.download_and_prepare()
     except RuntimeError as error:  # a full disk
         reason = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""VisA (Zou et al., 2022), twelve categories, with the split of its one-class protocol.
+"""VisA (Zou et al., 2022): twelve categories, with its one-class split.
 
     ROOT/split_csv/1cls.csv                     object, split, label, image, mask
     ROOT/candle/Data/Images/Normal/*.JPG
@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from pfm_jax.datasets import archive
 from pfm_jax.datasets.folder import Entry, check, dataset
 from pfm_jax.types import Dataset, InputError
 
@@ -33,13 +34,18 @@ def _rows(root: Path) -> list[dict[str, str]]:
     return rows
 
 
+def locate(data_dir: Path | None) -> Path:
+    """Folder of the data set; see `datasets.Loader`."""
+    return archive.locate(data_dir or archive.download(URL, SHA256))
+
+
 def categories(root: Path) -> list[str]:
-    """All that the split names. Raises InputError."""
+    """Categories listed in the split, sorted. Raises InputError."""
     return sorted({row["object"] for row in _rows(root)})
 
 
 def load(root: Path, category: str) -> Dataset:
-    """One category. Raises InputError: no split, or files that it names and that are not there."""
+    """Loads a category. Raises InputError: no split, or one that lists missing files."""
     splits: dict[str, list[Entry]] = {"train": [], "test": []}
     for row in _rows(root):
         if row["object"] == category:

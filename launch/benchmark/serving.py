@@ -1,4 +1,4 @@
-"""The service under load, beside the same detector scoring the same files by itself."""
+"""The service under load, beside the same detector scoring the same files without it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -14,33 +13,29 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
-from pfm_jax import mapping
 from pfm_jax.config import Config
-from pfm_jax.detector import Detector
-from pfm_jax.group import fresh_state
-from pfm_jax.run import Sources, load_networks
+
+from ..common import cli
+from . import untrained
 
 
 def measure(
     config: Config, weights_dir: str, folder: Path, clients: int = 32, seconds: float = 60
 ) -> dict[str, Any]:
-    """Requests a second, seconds of the median and the 95th percentile, failures.
+    """Requests a second, median and 95th percentile of their seconds, failures.
 
     Args:
-        config: of a detector whose heads are not trained: that takes no other time.
-        weights_dir: of its networks.
-        folder: for files.
-        clients: that wait for each answer before they ask again.
-        seconds: that they go on for.
+        config: recipe of the detector; its heads are untrained, which costs the same time.
+        weights_dir: folder of its networks' weights.
+        folder: scratch folder.
+        clients: concurrent clients, each waiting for its answer before it asks again.
+        seconds: duration of the load.
     """
-    networks, _ = load_networks(config, Sources(weights_dir=weights_dir))
-    state = fresh_state(config, networks, 1)
-    heads = jax.jit(mapping.fold)(state.params, state.batch_stats)
-    detector = Detector(networks, heads, config, np.zeros(0, np.float32), {})
+    networks, state, _ = untrained.start(config, weights_dir)
+    detector = untrained.detector(config, networks, state.heads)
     images = _make_images(folder / "images", 64)
     detector.score(images)
     start = time.perf_counter()
@@ -50,7 +45,7 @@ def measure(
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    argv = [sys.executable, "-m", "launch.serve", f"--artifact={folder / 'detector'}"]
+    argv = [*cli.command("serve"), f"--artifact={folder / 'detector'}"]
     with subprocess.Popen([*argv, "--threshold=1", f"--port={port}"]) as process:
         try:
             address = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""The flag that makes several processes one launch."""
+"""The flag that joins several processes in one launch."""
 
 import logging
 
@@ -11,16 +11,16 @@ from pfm_jax.types import InputError
 DISTRIBUTED = flags.DEFINE_list(
     "distributed",
     [],
-    "One of several processes: 'auto' on a cluster that jax.distributed knows, else HOST:PORT of "
-    "the first process, this one's number, how many there are.",
+    "Joins several processes: 'auto' on a cluster that jax.distributed detects, else "
+    "HOST:PORT,NUMBER,PROCESSES (address of the first process, number of this one, how many).",
 )
 
 
 def meet() -> None:
-    """Joins the other processes, if there are to be any; the first one speaks for all.
+    """Joins the other processes of the launch, if any; only the first one logs.
 
     Raises:
-        InputError: the flag is neither of the two things that it may be.
+        InputError: the flag has another form.
     """
     if not DISTRIBUTED.value:
         return
@@ -32,5 +32,5 @@ def meet() -> None:
             raise InputError("distributed: must be 'auto' or HOST:PORT,NUMBER,PROCESSES")
         number, processes = map(int, numbers)
         jax.distributed.initialize(address, processes, number)
-    if not sharding.is_first():
+    if not sharding.is_primary():
         logging.getLogger("pfm_jax").setLevel(logging.ERROR)

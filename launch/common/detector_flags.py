@@ -1,4 +1,4 @@
-"""The flags that name a detector and set its threshold, for the launchers that use one."""
+"""Flags that name a detector and set its threshold."""
 
 from pathlib import Path
 
@@ -7,20 +7,21 @@ from absl import flags
 from pfm_jax import artifact, calibration, predict
 from pfm_jax.calibration import Threshold
 from pfm_jax.detector import Detector
+from pfm_jax.run import load_detector
 from pfm_jax.scorer import Scorer
 from pfm_jax.types import InputError
 
 RATE = 0.05
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Where a run is kept; goes with --category.")
-CATEGORY = flags.DEFINE_string("category", None, "The run's category.")
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where the weights are, if they moved.")
-ARTIFACT = flags.DEFINE_string("artifact", None, "A file of launch.export, or a saved detector.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; requires --category.")
+CATEGORY = flags.DEFINE_string("category", None, "Category of the run.")
+WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
+ARTIFACT = flags.DEFINE_string("artifact", None, "An exported file, or a saved detector.")
 FALSE_POSITIVE_RATE = flags.DEFINE_float(
-    "false_positive_rate", None, f"Of the threshold; {RATE} if neither this nor the artefact says."
+    "false_positive_rate", None, f"False alarms the threshold allows; the artefact's, else {RATE}."
 )
-NORMAL = flags.DEFINE_string("normal", None, "Further normal images to set the threshold by.")
-THRESHOLD = flags.DEFINE_float("threshold", None, "Instead of one that follows from a rate.")
+NORMAL = flags.DEFINE_string("normal", None, "Other normal images to set the threshold by.")
+THRESHOLD = flags.DEFINE_float("threshold", None, "Fixed threshold, instead of a rate.")
 
 
 def run() -> tuple[Path, str] | None:
@@ -33,21 +34,21 @@ def run() -> tuple[Path, str] | None:
 
 
 def detector() -> Detector | Path:
-    """The detector of the flags, or the file if it is an exported one. Raises InputError."""
+    """The detector that the flags name, or the path of an exported one. Raises InputError."""
     if place := run():
-        return Detector.from_run(*place, WEIGHTS_DIR.value)
+        return load_detector(*place, WEIGHTS_DIR.value)
     path = Path(str(ARTIFACT.value))
-    return path if artifact.is_artifact(path) else Detector.load(path)
+    return path if artifact.is_artifact(path) else Detector.load(path, WEIGHTS_DIR.value)
 
 
 def scorer() -> Scorer:
-    """The detector of the flags by what it does. Raises InputError."""
+    """Scorer of the detector that the flags name, exported or not. Raises InputError."""
     found = detector()
     return artifact.load(found) if isinstance(found, Path) else found.scorer()
 
 
 def threshold(scorer: Scorer) -> Threshold:
-    """What the flags ask for. Raises InputError: too few normal images for the rate."""
+    """Threshold that the flags ask for. Raises InputError: too few normal images for the rate."""
     if THRESHOLD.value is not None:
         return Threshold(THRESHOLD.value)
     if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:

@@ -1,8 +1,8 @@
 """Pre-trained feature mapping in PyTorch, written from the paper, run as the released code runs it.
 
-Eager and in float32: whole images go through both networks (in evaluation mode) and the heads at
-every training step. `Reference.tuned()` is the other column: everything torch has to offer for
-speed. Needs the extra `bench`; no JAX.
+Eager, in float32: every training step sends whole images through both networks (in evaluation mode)
+and the heads. `Reference.tuned()` is the other column: all that torch offers for speed. Needs the
+extra `bench`; no JAX.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> the block's output."""
         y = x
         for n in range(1, self.depth + 1):
             y = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(y))
@@ -49,7 +50,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The stem and three stages; `_caffe` at the end of the name for the original strides."""
+    """The stem and three stages; a name that ends in `_caffe` has the original strides."""
 
     def __init__(self, name: str):
         super().__init__()
@@ -77,7 +78,7 @@ class ResNet(nn.Module):
 
 
 def fold(module: nn.Module) -> nn.Module:
-    """Every BatchNorm after a convolution goes into it; evaluation mode only."""
+    """Folds every BatchNorm into the convolution before it; evaluation mode only."""
     previous: tuple[str, nn.Conv2d] | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and previous is not None:
@@ -126,7 +127,7 @@ class Reference(nn.Module):
         source, target: names of networks.
         weights: state dictionaries of the two, in torchvision's layout.
         latent: level -> c.
-        learning_rate: of Adam, at every level.
+        learning_rate: rate of Adam, at every level.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Reference(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def tuned(self) -> Reference:
-        """Everything torch has for speed: BatchNorm folded, channels last, compiled for scoring."""
+        """Applies what torch has for speed: folded BatchNorm, channels last."""
         for network in self.networks:
             fold(network)
         self.eval()
@@ -176,7 +177,7 @@ class Reference(nn.Module):
         return [{k: F.normalize(f) for k, f in net(scaled).items()} for net in self.networks]
 
     def train_step(self, images: Tensor) -> dict[str, float]:
-        """One step of the paper on uint8 `[B, H, W, 3]` (eq. 12); the loss of each level."""
+        """Takes one step on uint8 `[B, H, W, 3]` (eq. 12); returns the loss of each level."""
         self.heads.train()
         with torch.no_grad():
             source, target = self.features(images)
@@ -206,7 +207,7 @@ class Reference(nn.Module):
 
 
 def score(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What a `Reference`, compiled or not, says of images, in evaluation mode, no gradients."""
+    """Scores images by a `Reference`, compiled or not, in evaluation mode without gradients."""
     model.eval()
     with torch.inference_mode():
         return model(images)

@@ -1,4 +1,4 @@
-"""The machine's own rate, and medians of turns."""
+"""Medians of interleaved turns, beside the machine's own rate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np
 def in_turn(
     contenders: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1
 ) -> dict[str, float]:
-    """Seconds of each: the median of `repeats` turns; in each turn every contender runs once.
+    """Median seconds of each contender over `repeats` turns, in each of which every one runs once.
 
-    A contender returns when its result is there.
+    A contender returns when its result is ready.
     """
     for _ in range(warm_up):
         for run in contenders.values():
@@ -40,8 +40,33 @@ def matmul() -> tuple[Callable[[], Any], float]:
     return lambda: product(a, b).block_until_ready(), 2 * 2048.0**3
 
 
+def ratios(
+    contenders: dict[str, Callable[[], Any]], repeats: int, operations: int
+) -> dict[str, Any]:
+    """Contenders beside each other and beside the rate of matrix products.
+
+    Args:
+        contenders: name -> function that scores one batch: `ours`, `float32`, `eager`, `tuned`.
+        repeats: turns.
+        operations: floating-point operations of a batch.
+    """
+    product, of_product = matmul()
+    seconds = in_turn({**contenders, "matmul": product}, repeats, warm_up=2)
+    rate = of_product / seconds["matmul"]
+    return {
+        "seconds": seconds,
+        "times_eager": seconds["eager"] / seconds["ours"],
+        "times_tuned": seconds["tuned"] / seconds["ours"],
+        "gflop": operations / 1e9,
+        "matmul_gflops": rate / 1e9,
+        "matmul_fraction": operations / seconds["ours"] / rate,
+        "float32_times_eager": seconds["eager"] / seconds["float32"],
+        "float32_matmul_fraction": operations / seconds["float32"] / rate,
+    }
+
+
 def description() -> dict[str, Any]:
-    """Of the machine and the versions."""
+    """Machine and library versions."""
     cpu = "unknown"
     if (info := Path("/proc/cpuinfo")).is_file():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -56,7 +81,7 @@ def description() -> dict[str, Any]:
 
 
 def peak_kib(pid: int) -> int:
-    """The most memory a process has had resident, as far as the system says."""
+    """Peak resident memory of a process, 0 where the system does not tell."""
     try:
         fields = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,0 +1,1 @@
+"""`python -m launch.benchmark`: speed beside PyTorch, as medians of interleaved turns."""

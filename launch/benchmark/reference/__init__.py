@@ -1,0 +1,1 @@
+"""PFM in PyTorch, plain and honest: the yardstick of parity tests and of speed."""

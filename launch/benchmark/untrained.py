@@ -1,0 +1,30 @@
+"""A run before its first step: it costs the same time as a trained one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pfm_jax import mapping
+from pfm_jax.config import Config
+from pfm_jax.detector import Detector, Record
+from pfm_jax.features import feature_channels
+from pfm_jax.networks import Networks, load_networks
+from pfm_jax.problem import Problem, make_problem
+from pfm_jax.scoring import scoring_spec
+from pfm_jax.train import TrainState, init_state
+
+
+def start(
+    config: Config, weights_dir: str, num_images: int = 1
+) -> tuple[Networks, TrainState, Problem]:
+    """Networks, first state and problem of a recipe on `num_images` images."""
+    networks, _ = load_networks(config.networks, weights_dir)
+    problem = make_problem(config, num_images)
+    channels = feature_channels(networks, config.levels)
+    return networks, init_state(config.seed, channels, problem), problem
+
+
+def detector(config: Config, networks: Networks, heads: mapping.Heads) -> Detector:
+    """Detector of these heads, without held-out scores."""
+    record = Record(config, np.zeros(0, np.float32), {})
+    return Detector(networks, mapping.fold(heads), None, scoring_spec(config), record)

@@ -1,0 +1,64 @@
+"""Shared behaviour of all launchers: `--help` exits 0, bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from pfm_jax import interrupts
+from pfm_jax.types import InputError
+
+from . import processes
+
+LOG_LEVEL = flags.DEFINE_enum(
+    "log_level", "info", ["debug", "info", "warning", "error"], "Logging verbosity."
+)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+    except Exception as error:  # ml_collections raises errors of many kinds
+        cause = error.__context__  # absl wraps the error of a parser
+        told = cause if isinstance(cause, InputError) else error
+        _fail(str(told.args[0] if isinstance(told, KeyError) else told))
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; flags are --name=value (see --help)")
+    return rest
+
+
+def _fail(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`, a function of the launcher."""
+    launcher = sys.modules[main.__module__]
+
+    def guarded(_: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax is talkative
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax, on a torn checkpoint
+        logging.getLogger("pfm_jax").setLevel(LOG_LEVEL.value.upper())
+        interrupts.exit_cleanly()
+        try:
+            processes.meet()
+            main()
+        except (InputError, OSError) as error:  # OSError: a full disk, a read-only folder
+            _fail(str(error))
+
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        modules = launcher, sys.modules[__name__], processes
+        print(launcher.__doc__, *map(flags.FLAGS.module_help, modules), sep="\n")
+        sys.exit(0)
+    app.run(guarded, flags_parser=_parse)
+
+
+def command(launcher: str) -> list[str]:
+    """Start of the command line of another launcher, from a checkout or an installed package."""
+    package = __name__.rpartition(".common.")[0]
+    return [sys.executable, "-m", f"{package}.{launcher}"]

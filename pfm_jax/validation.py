@@ -1,0 +1,84 @@
+"""Validation of a recipe: the first bad field, and what it may be."""
+
+from __future__ import annotations
+
+import math
+
+from pfm_jax.config import Config, DataConfig, MappingConfig, ScoringConfig, TrainConfig
+from pfm_jax.types import DIRECTIONS, LEVELS, InputError
+
+SAMPLINGS = ("positions", "images")
+SCHEDULES = ("constant", "cosine", "linear")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def validate(config: Config) -> None:
+    """Checks a recipe. Raises InputError for the first bad field, with what it may be."""
+    _check_seeds(config)
+    _check_data(config.data)
+    _check_mapping(config.mapping)
+    _check_train(config.train, config.levels)
+    _check_scoring(config.scoring)
+
+
+def _check(ok: bool, field: str, value: object, wanted: str) -> None:
+    if not ok:
+        raise InputError(f"config.{field}={value!r}: must be {wanted}")
+
+
+def _check_seeds(config: Config) -> None:
+    for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
+        _check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
+    side = config.networks.neighbourhood
+    _check(side > 0 and side % 2 == 1, "networks.neighbourhood", side, "odd and positive")
+
+
+def _check_data(data: DataConfig) -> None:
+    size, tile, overlap = data.image_size, data.tile_size, data.tile_overlap
+    _check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
+    fits = 0 <= tile <= size and tile % 16 == 0
+    _check(fits, "data.tile_size", tile, f"0, or a multiple of 16 up to {size}, the image's size")
+    fits = 0 <= overlap < (tile or overlap + 1)
+    _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
+    _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
+
+
+def _check_mapping(mapping: MappingConfig) -> None:
+    latent, directions = mapping.latent, mapping.directions
+    _check(len(latent) > 0, "mapping.latent", latent, "at least one level")
+    _check(set(latent) <= set(LEVELS), "mapping.latent", latent, f"among {LEVELS}")
+    _check(
+        directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]),
+        "mapping.directions",
+        directions,
+        f"{DIRECTIONS} or one of them, as a tuple",
+    )
+    positive = all(0 < c < math.inf for c in latent.values())
+    _check(positive, "mapping.latent", latent, "positive and finite")
+
+
+def _check_train(train: TrainConfig, levels: tuple[str, ...]) -> None:
+    for field, known in (("sampling", SAMPLINGS), ("schedule", SCHEDULES)):
+        _check(getattr(train, field) in known, f"train.{field}", getattr(train, field), _one(known))
+    _check(train.precision in PRECISIONS, "train.precision", train.precision, _one(PRECISIONS))
+    for field in ("batch_size", "steps", "epochs", "checkpoint_every"):
+        _check(getattr(train, field) > 0, f"train.{field}", getattr(train, field), "positive")
+    for field in ("positions", "learning_rate"):
+        values = getattr(train, field)
+        _check(set(levels) <= set(values), f"train.{field}", values, "given for every level")
+        positive = all(0 < v < math.inf for v in values.values())
+        _check(positive, f"train.{field}", values, "positive and finite")
+    _check(train.candidates >= 0, "train.candidates", train.candidates, "zero or more")
+    _check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
+    _check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
+    _check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
+
+
+def _check_scoring(scoring: ScoringConfig) -> None:
+    precision, smoothing = scoring.precision, scoring.smoothing
+    _check(precision in PRECISIONS, "scoring.precision", precision, _one(PRECISIONS))
+    _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
+
+
+def _one(names: tuple[str, ...]) -> str:
+    return f"one of {names}"

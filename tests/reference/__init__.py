@@ -1,1 +1,0 @@
-"""PFM in PyTorch, plain and honest: what parity is tested against and speed is measured beside."""
