@@ -5,8 +5,8 @@ python -m launch.evaluate --workdir=DIR --category=screw
 
 from absl import flags
 
-from pfm_jax import report
-from pfm_jax.run import evaluate_run
+from pfm_jax.evaluation import figures
+from pfm_jax.runs.run import evaluate_run
 
 from .common import cli, run_flags
 
@@ -15,7 +15,7 @@ flags.adopt_module_key_flags(run_flags)
 
 def main() -> None:
     workdir, category, sources = run_flags.run()
-    print(report.table({category: evaluate_run(workdir, category, sources)}))
+    print(figures.table({category: evaluate_run(workdir, category, sources)}))
 
 
 def entry() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import export
 from pfm_jax.config import Sources
-from pfm_jax.datasets.loose import examples
-from pfm_jax.run import examples_of
+from pfm_jax.datasets.inputs import examples
+from pfm_jax.inference import export
+from pfm_jax.runs.run import examples_of
 from pfm_jax.types import InputError
 
 from .common import cli, detector_flags

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import pretrained
-from pfm_jax.backbones import NAMES
+from pfm_jax.backbones import NAMES, weights
 
 from .common import cli
 
@@ -19,7 +18,7 @@ OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
 
 
 def main() -> None:
-    count = pretrained.port(ARCH.value, Path(INPUT.value), Path(OUTPUT.value))
+    count = weights.port(ARCH.value, Path(INPUT.value), Path(OUTPUT.value))
     print(f"{OUTPUT.value}: {count} tensors of {ARCH.value}, checked")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax.predict import Options, predict
+from pfm_jax.serving.batch import Options, predict
 
 from .common import cli, detector_flags
 

@@ -8,7 +8,7 @@ Recipes are chosen by this figure, never by test images. The run must have been 
 
 from absl import flags
 
-from pfm_jax.run import measure_proxy
+from pfm_jax.runs.run import measure_proxy
 
 from .common import cli, run_flags
 

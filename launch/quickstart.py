@@ -9,9 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import report
 from pfm_jax.config import Config, Sources
-from pfm_jax.group import train_categories
+from pfm_jax.evaluation import figures
+from pfm_jax.runs.train import train_categories
 
 from .common import cli, recipe
 
@@ -21,7 +21,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run."
 def main() -> None:
     workdir = Path(WORKDIR.value)
     results = train_categories(recipe.load("quickstart", Config), Sources(), "all", workdir)
-    print(report.table(results))
+    print(figures.table(results))
     for category, metrics in results.items():
         print(f"image AUROC {metrics['image_auroc']:.3f}, see {workdir / category}/heatmaps.png")
 

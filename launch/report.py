@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import page
+from pfm_jax.sweeps.report import page
 
 from .common import cli
 

@@ -23,14 +23,14 @@ def main() -> None:
     try:
         import uvicorn
 
-        from pfm_jax import serve
+        from pfm_jax.serving import service
     except ImportError as error:
         raise InputError(f"{error.name} is not installed: pip install 'pfm_jax[serve]'") from error
     scorer = detector_flags.scorer()
     threshold = detector_flags.threshold(scorer)
     print(threshold)
-    limits = serve.Limits(MEGABYTES.value, MEGAPIXELS.value)
-    app = serve.app(scorer, threshold, limits)
+    limits = service.Limits(MEGABYTES.value, MEGAPIXELS.value)
+    app = service.app(scorer, threshold, limits)
     uvicorn.run(
         app, host=HOST.value, port=PORT.value, access_log=False, timeout_graceful_shutdown=10
     )

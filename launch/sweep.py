@@ -15,10 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import datasets, engines, files, results, sweep
+from pfm_jax import datasets
 from pfm_jax.config import Sources, SweepConfig
-from pfm_jax.plan import Job, jobs, make_plan
-from pfm_jax.run import resolved
+from pfm_jax.runs.run import resolved
+from pfm_jax.sweeps import engines, results
+from pfm_jax.sweeps import jobs as sweep
+from pfm_jax.sweeps.plan import Job, jobs, make_plan
+from pfm_jax.system import files
 
 from .common import cli, recipe, values
 

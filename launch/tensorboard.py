@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import tensorboard
+from pfm_jax.runs import tensorboard
 
 from .common import cli
 

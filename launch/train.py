@@ -11,9 +11,9 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import report
 from pfm_jax.config import Config, Sources
-from pfm_jax.group import train_categories
+from pfm_jax.evaluation import figures
+from pfm_jax.runs.train import train_categories
 
 from .common import cli, recipe, values
 
@@ -32,7 +32,7 @@ def main() -> None:
     config, workdir = recipe.value(CONFIG, Config), Path(WORKDIR.value)
     seeds = values.whole_numbers(SEEDS)
     results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
-    print(report.table(results))
+    print(figures.table(results))
 
 
 def entry() -> None:

@@ -22,7 +22,7 @@ from pfm_jax.config import Config
 from pfm_jax.types import InputError
 
 if TYPE_CHECKING:
-    from pfm_jax.detector import Detector
+    from pfm_jax.inference.detector import Detector
 
 __all__ = ["Config", "Detector", "InputError"]
 
@@ -30,7 +30,7 @@ __all__ = ["Config", "Detector", "InputError"]
 def __getattr__(name: str) -> Any:
     """`Detector`, and all that trains one, is imported when it is asked for."""
     if name == "Detector":
-        from pfm_jax.detector import Detector
+        from pfm_jax.inference.detector import Detector
 
         return Detector
     raise AttributeError(name)

@@ -22,13 +22,15 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from pfm_jax import datasets, pretrained, torch_file, weight_file
+from pfm_jax import datasets
+from pfm_jax.backbones import locate, torch_checkpoint
+from pfm_jax.backbones import weights as pretrained
 from pfm_jax.config import Sources
-from pfm_jax.detector import Detector
-from pfm_jax.group import train_categories
-from pfm_jax.plan import replaced
-from pfm_jax.predict import predict
-from pfm_jax.run import evaluate_run
+from pfm_jax.inference.detector import Detector
+from pfm_jax.runs.run import evaluate_run
+from pfm_jax.runs.train import train_categories
+from pfm_jax.serving.batch import predict
+from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import LEVELS, InputError
 from pfm_jax.validation import validate
 from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
@@ -160,7 +162,7 @@ def file_of_weights(content: bytes, suffix: str) -> Case:
 
     def case(place: Path) -> object:
         (place / f"resnet18{suffix}").write_bytes(content)
-        return weight_file.read(place / f"resnet18{suffix}")
+        return locate.read(place / f"resnet18{suffix}")
 
     return case
 
@@ -183,7 +185,7 @@ def zipped(payload: object) -> bytes:
 
 
 def legacy(payload: object) -> bytes:
-    header = [torch_file.LEGACY_MAGIC, 1001, {"little_endian": True}]
+    header = [torch_checkpoint.LEGACY_MAGIC, 1001, {"little_endian": True}]
     return b"".join(pickle.dumps(part, 2) for part in (*header, payload))
 
 

@@ -23,7 +23,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pfm_jax import array_file, artifact, images, torch_file, weight_file
+from pfm_jax.backbones import locate, torch_checkpoint
+from pfm_jax.datasets import images
+from pfm_jax.inference import artifact
+from pfm_jax.system import arrays
 from pfm_jax.types import InputError
 from tests.synthetic import texture
 
@@ -44,17 +47,17 @@ def as_image(content: bytes, _: Path) -> object:
 
 def as_torch(content: bytes, place: Path) -> object:
     (place / "a.pth").write_bytes(content)
-    return torch_file.read(place / "a.pth")
+    return torch_checkpoint.read(place / "a.pth")
 
 
 def as_safetensors(content: bytes, place: Path) -> object:
     (place / "a.safetensors").write_bytes(content)
-    return weight_file.read(place / "a.safetensors")
+    return locate.read(place / "a.safetensors")
 
 
 def as_detector(content: bytes, place: Path) -> object:
     (place / "a.detector").write_bytes(content)
-    return array_file.read(place / "a.detector")
+    return arrays.read(place / "a.detector")
 
 
 def as_artifact(content: bytes, place: Path) -> object:
@@ -63,7 +66,7 @@ def as_artifact(content: bytes, place: Path) -> object:
 
 
 def saved_arrays(place: Path) -> bytes:
-    array_file.write(place / "whole", {"a": np.arange(6, dtype=np.float32)}, {"b": 1})
+    arrays.write(place / "whole", {"a": np.arange(6, dtype=np.float32)}, {"b": 1})
     return (place / "whole").read_bytes()
 
 

@@ -1,7 +1,7 @@
 """A small run as a config file for the command; enough steps to be interrupted."""
 
 from pfm_jax.config import Config
-from pfm_jax.plan import replaced
+from pfm_jax.sweeps.plan import replaced
 from tests.synthetic import small_config
 
 

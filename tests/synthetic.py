@@ -11,9 +11,10 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from pfm_jax import backbones, pretrained
+from pfm_jax import backbones
+from pfm_jax.backbones import weights
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, Sources, TrainConfig
-from pfm_jax.scorer import Scorer
+from pfm_jax.inference.scorer import Scorer
 from tests.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
@@ -56,7 +57,7 @@ def make_weights(folder: Path, *names: str) -> Path:
     """Seeded random weights in torchvision's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        shapes = pretrained.expected(backbones.get(name))
+        shapes = weights.expected(backbones.get(name))
         tensors = {key: seeded_tensor(key, shape) for key, shape in shapes.items()}
         safetensors.numpy.save_file(tensors, folder / f"{name}.safetensors")
     return folder

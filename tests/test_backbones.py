@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from pfm_jax import backbones, pretrained
+from pfm_jax import backbones
+from pfm_jax.backbones import weights
 from pfm_jax.types import LEVELS, STRIDES, InputError
 from tests.goldens.seeded import seeded_images, seeded_tensor
 
@@ -37,11 +38,11 @@ CHANNELS = {
 }
 
 
-def seeded_params(name: str) -> pretrained.Params:
+def seeded_params(name: str) -> weights.Params:
     """The Flax variables of the network that the golden script filled."""
     backbone = backbones.get(name)
-    tensors = {k: seeded_tensor(k, shape) for k, shape in pretrained.expected(backbone).items()}
-    return pretrained.convert(backbone, tensors, Path("seeded"))
+    tensors = {k: seeded_tensor(k, shape) for k, shape in weights.expected(backbone).items()}
+    return weights.convert(backbone, tensors, Path("seeded"))
 
 
 @functools.cache
@@ -82,7 +83,7 @@ def test_the_other_stride_style_disagrees(arch: str, level: str):
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_parameter_count_is_that_of_torch(name: str):
-    shapes = pretrained.expected(backbones.get(name))
+    shapes = weights.expected(backbones.get(name))
     count = sum(np.prod(shape) for key, shape in shapes.items() if "running" not in key)
     assert count == GOLDENS[f"{name}/parameters"]
 
@@ -107,7 +108,7 @@ def test_levels_of_vgg_are_the_relus_before_the_last_three_poolings(name: str):
     assert all(layers[index] == "ReLU" for index in indices.values())
     convolutions = [f"features.{i}.weight" for i, kind in enumerate(layers) if kind == "Conv2d"]
     norms = [f"features.{i}.running_mean" for i, kind in enumerate(layers) if kind.startswith("B")]
-    expected = pretrained.expected(backbones.get(name))
+    expected = weights.expected(backbones.get(name))
     assert [key for key, shape in expected.items() if len(shape) == 4] == convolutions
     assert [key for key in expected if key.endswith("running_mean")] == norms
 

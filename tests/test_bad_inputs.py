@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import datasets, images
+from pfm_jax import datasets
+from pfm_jax.datasets import images
 from tests.bad_inputs import CASES, HEADINGS, encoded, told
 from tests.synthetic import make_category, texture
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pfm_jax import calibration
+from pfm_jax.inference import calibration
 from pfm_jax.types import InputError
 
 

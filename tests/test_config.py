@@ -13,7 +13,7 @@ import pytest
 
 from pfm_jax import backbones
 from pfm_jax.config import PARTS, Config, SweepConfig, from_dict, load_recipe, to_dict
-from pfm_jax.plan import replaced
+from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
 from pfm_jax.validation import validate
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import datasets, files, images
-from pfm_jax.datasets import btad, elpv, loose, mvtec_ad
+from pfm_jax import datasets
+from pfm_jax.datasets import btad, elpv, images, inputs, mvtec_ad
+from pfm_jax.system import files
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
 
@@ -322,7 +323,7 @@ def test_the_cache_is_where_the_environment_says(root: Path, cache: Path) -> Non
 
 
 def decoded(given: object) -> list[np.ndarray]:
-    found = loose.examples(given)  # type: ignore[arg-type]
+    found = inputs.examples(given)  # type: ignore[arg-type]
     return [np.asarray(images.open_rgb(example.image, example.path)) for example in found]
 
 
@@ -347,7 +348,7 @@ def test_images_from_anywhere(tmp_path: Path) -> None:
         assert len(found) == len(expected)
         for picture, index in zip(found, expected, strict=True):
             np.testing.assert_array_equal(picture, pictures[index])
-    names = [example.path for example in loose.examples(mixed)]
+    names = [example.path for example in inputs.examples(mixed)]
     assert names[0] == (tmp_path / "a" / "0.png").as_posix()
     assert names[3:6] == ["images[3]", "images[4]", "images[5]"]
     for given in (pictures[0][None], jnp.asarray(pictures[0])[None], Image.fromarray(pictures[0])):
@@ -402,5 +403,5 @@ def test_anything_else_is_one_clear_error(given: object) -> None:
     with pytest.raises(
         InputError, match=r"^images(\[\d\])? is a \w+: must be a folder, a file"
     ) as told:
-        loose.examples(given)  # type: ignore[arg-type]
+        inputs.examples(given)  # type: ignore[arg-type]
     assert "\n" not in str(told.value)

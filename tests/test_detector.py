@@ -15,14 +15,18 @@ import safetensors.numpy
 from PIL import Image
 
 import pfm_jax
-from pfm_jax import array_file, group, loop, scoring, sharding
 from pfm_jax.config import Config, Sources
-from pfm_jax.detector import Detector, score_batch
-from pfm_jax.fit import fit
-from pfm_jax.group import train_categories
-from pfm_jax.plan import replaced
-from pfm_jax.predict import predict
-from pfm_jax.run import load_detector
+from pfm_jax.inference.detector import Detector, score_batch
+from pfm_jax.model import scoring
+from pfm_jax.runs import train as group
+from pfm_jax.runs.fit import fit
+from pfm_jax.runs.run import load_detector
+from pfm_jax.runs.train import train_categories
+from pfm_jax.serving.batch import predict
+from pfm_jax.sweeps.plan import replaced
+from pfm_jax.system import arrays as array_file
+from pfm_jax.system import devices
+from pfm_jax.training import loop
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, make_weights, small_config, texture
 
@@ -339,10 +343,10 @@ def test_scoring_shares_its_batches_over_all_devices(
     expected, expected_maps = detector.score(images)
     predict(detector.scorer(), str(tmp_path / "in"), tmp_path / "one", 0.5)
     detector.save(tmp_path / "small.detector", networks=False)
-    monkeypatch.setattr(sharding, "devices", lambda: jax.devices()[:8])
+    monkeypatch.setattr(devices, "devices", lambda: jax.devices()[:8])
     score_batch.clear_cache()
     shards: list[tuple[int, int]] = []
-    whole = sharding.shard_batch
+    whole = devices.shard_batch
 
     def counted(batch: np.ndarray) -> jax.Array:
         placed = whole(batch)
@@ -350,7 +354,7 @@ def test_scoring_shares_its_batches_over_all_devices(
         shards.append((len(placed.sharding.device_set), len(placed.addressable_shards[0].data)))
         return placed
 
-    monkeypatch.setattr(sharding, "shard_batch", counted)
+    monkeypatch.setattr(devices, "shard_batch", counted)
     path = tmp_path / "small.detector"
     one = Detector.load(path, sources.weights_dir) if loaded else detector
     if loaded:  # else the weights would be sent to the devices again for each batch

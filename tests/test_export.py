@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import artifact, export
-from pfm_jax.calibration import Threshold
 from pfm_jax.config import Config
-from pfm_jax.datasets.loose import examples
-from pfm_jax.detector import Detector, score_batch
-from pfm_jax.fit import fit
-from pfm_jax.plan import replaced
-from pfm_jax.scoring import scoring_spec
+from pfm_jax.datasets.inputs import examples
+from pfm_jax.inference import artifact, export
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.detector import Detector, score_batch
+from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.runs.fit import fit
+from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config, texture
 
@@ -43,9 +43,26 @@ sys.meta_path.insert(0, Block())
 """
 TRAINING = (
     *("flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "absl", "safetensors"),
-    *("pfm_jax.train", "pfm_jax.loop", "pfm_jax.group", "pfm_jax.mapping", "pfm_jax.backbones"),
-    *("pfm_jax.features", "pfm_jax.run", "pfm_jax.detector", "pfm_jax.datasets", "torch"),
-    *("pfm_jax.networks", "pfm_jax.problem", "pfm_jax.fit", "pfm_jax.scoring"),
+    *(
+        "pfm_jax.training.step",
+        "pfm_jax.training.loop",
+        "pfm_jax.runs.train",
+        "pfm_jax.model.heads",
+        "pfm_jax.backbones",
+    ),
+    *(
+        "pfm_jax.model.features",
+        "pfm_jax.runs.run",
+        "pfm_jax.inference.detector",
+        "pfm_jax.datasets",
+        "torch",
+    ),
+    *(
+        "pfm_jax.backbones.networks",
+        "pfm_jax.model.problem",
+        "pfm_jax.runs.fit",
+        "pfm_jax.model.scoring",
+    ),
 )
 
 
@@ -83,7 +100,7 @@ def test_without_the_training_modules(detector: Detector, exported: Path, tmp_pa
     program = BLOCK.format(blocked=TRAINING) + (
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from pfm_jax import artifact\n"
+        "from pfm_jax.inference import artifact\n"
         "expected = np.load(sys.argv[2])\n"
         "scorer = artifact.load(Path(sys.argv[1]))\n"
         "scores, maps = scorer.score(expected['images'])\n"

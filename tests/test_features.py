@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import features
+from pfm_jax.model import features
 from tests.goldens.seeded import seeded_images
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax import images
+from pfm_jax.datasets import images
 from pfm_jax.types import Example, InputError
 from tests.goldens.seeded import seeded_bytes, seeded_mask
 from tests.synthetic import png, texture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from pfm_jax import intervals, metrics
+from pfm_jax import metrics
+from pfm_jax.evaluation import bootstrap
 
 
 def maps_and_masks(images: int = 24, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -21,11 +22,11 @@ def maps_and_masks(images: int = 24, size: int = 32) -> tuple[np.ndarray, np.nda
 
 def test_draws_are_of_as_many_images_of_each_kind() -> None:
     labels = np.array([0] * 5 + [1] * 9)
-    weights = intervals.draws(labels)
+    weights = bootstrap.draws(labels)
     assert (weights[:, :5].sum(1) == 5).all()
     assert (weights[:, 5:].sum(1) == 9).all()
     np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
-    np.testing.assert_array_equal(weights, intervals.draws(labels))
+    np.testing.assert_array_equal(weights, bootstrap.draws(labels))
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -37,20 +38,20 @@ def test_image_interval_is_that_of_weighted_aurocs(ties: bool) -> None:
     expected = np.quantile(
         [
             sklearn.metrics.roc_auc_score(labels, scores, sample_weight=weights)
-            for weights in intervals.draws(labels)
+            for weights in bootstrap.draws(labels)
         ],
         [0.025, 0.975],
     )
-    np.testing.assert_allclose(intervals.image_interval(scores, labels), expected, rtol=1e-9)
+    np.testing.assert_allclose(bootstrap.image_interval(scores, labels), expected, rtol=1e-9)
 
 
 def test_pixel_curves_of_one_draw_are_the_exact_metrics_of_its_images() -> None:
     maps, masks = maps_and_masks()
-    weights = intervals.draws(masks.any((1, 2)).astype(int))[:3]
+    weights = bootstrap.draws(masks.any((1, 2)).astype(int))[:3]
     hits, overlap, alarms = (
-        intervals.curves(weights, h) for h in intervals.histograms(maps, masks)
+        bootstrap.curves(weights, h) for h in bootstrap.histograms(maps, masks)
     )
-    pixel, pro = intervals.area(hits, alarms), intervals.area(overlap, alarms, 0.3)
+    pixel, pro = bootstrap.area(hits, alarms), bootstrap.area(overlap, alarms, 0.3)
     for draw, counts in enumerate(weights.astype(int)):
         some = np.repeat(np.arange(len(maps)), counts)
         assert pixel[draw] == pytest.approx(metrics.pixel_auroc(maps[some], masks[some]), abs=1e-3)
@@ -61,7 +62,7 @@ def test_intervals_hold_the_metrics_and_shrink_with_more_images() -> None:
     widths = []
     for images in (24, 96):
         maps, masks = maps_and_masks(images)
-        found = intervals.pixel_intervals(maps, masks)
+        found = bootstrap.pixel_intervals(maps, masks)
         for (low, high), value in zip(found, metrics.pixel_metrics(maps, masks), strict=True):
             assert low < value < high
         widths.append([high - low for low, high in found])

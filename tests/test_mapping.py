@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
-from pfm_jax import layers, mapping, train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
-from pfm_jax.mapping import Head, Heads
-from pfm_jax.problem import make_problem
+from pfm_jax.model import heads as mapping
+from pfm_jax.model import layers
+from pfm_jax.model.heads import Head, Heads
+from pfm_jax.model.problem import make_problem
+from pfm_jax.training import step as train
 from pfm_jax.types import Batch, Pair
 from tests.goldens.seeded import SEED, seeded_images, seeded_tensor
 

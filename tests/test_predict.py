@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax.predict import COLUMNS, Options, normal_scores, predict
+from pfm_jax.serving.batch import COLUMNS, Options, normal_scores, predict
 from pfm_jax.types import InputError
 from tests.synthetic import png, red_scorer, texture
 
@@ -121,7 +121,7 @@ def test_a_torn_table_is_mended(left: int, tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from pfm_jax.predict import predict
+from pfm_jax.serving.batch import predict
 from tests.synthetic import red_scorer
 predict(red_scorer(delay=0.02), sys.argv[1], Path(sys.argv[2]), 0.5)
 """

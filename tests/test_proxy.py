@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pfm_jax import anomalies, images, metrics, proxy
+from pfm_jax import metrics
 from pfm_jax.config import Config, Sources
-from pfm_jax.datasets import loose
-from pfm_jax.group import train_categories
-from pfm_jax.plan import replaced
-from pfm_jax.run import load_dataset, load_detector, measure_proxy
+from pfm_jax.datasets import images, inputs
+from pfm_jax.evaluation import proxy, synthetic
+from pfm_jax.runs.run import load_dataset, load_detector, measure_proxy
+from pfm_jax.runs.train import train_categories
+from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config
 
-KINDS = len(anomalies.KINDS)
+KINDS = len(synthetic.KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
     first = examples[: 1 + KINDS]
     normal = images.decode_image(held_out[0], 64)
     np.testing.assert_array_equal(images.decode_image(first[0], 64), normal)
-    assert [e.defect for e in first] == ["good", *anomalies.KINDS]
+    assert [e.defect for e in first] == ["good", *synthetic.KINDS]
     assert [e.label for e in first] == [0, *[1] * KINDS]
     masks = images.masks(first, 64)
     assert not masks[0].any() and masks[1:].any((1, 2)).all()
     for example, mask in zip(first[1:], masks[1:], strict=True):
         difference = np.abs(images.decode_image(example, 64).astype(int) - normal).max(-1)
-        np.testing.assert_array_equal(difference >= anomalies.VISIBLE_DIFFERENCE, mask)
+        np.testing.assert_array_equal(difference >= synthetic.VISIBLE_DIFFERENCE, mask)
     assert [e.image for e in proxy.made_up(held_out)[4:9]] == [e.image for e in examples[4:9]]
     assert len({e.path for e in examples}) == len(examples)
     pictures = {examples[i].image for i in range(0, len(examples), 1 + KINDS)}
@@ -52,7 +53,7 @@ def test_every_held_out_image_and_its_defects(sources: Sources) -> None:
 
 def test_many_images_count_once_and_the_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "MOST_IMAGES", 20)
-    held_out = loose.examples(np.zeros((30, 16, 16), np.uint8))
+    held_out = inputs.examples(np.zeros((30, 16, 16), np.uint8))
     assert len(proxy.made_up(held_out)) == 20 * (1 + KINDS)
 
 
@@ -65,7 +66,7 @@ def test_it_is_the_auroc_of_each_kind(sources: Sources, tmp_path: Path) -> None:
     pictures = np.stack([images.decode_image(e, 64) for e in examples])
     scores, maps = load_detector(tmp_path, "grid").score(pictures)
     defects = np.array([e.defect for e in examples])
-    for kind in anomalies.KINDS:
+    for kind in synthetic.KINDS:
         chosen = (defects == "good") | (defects == kind)
         expected = roc_auc_score(defects[chosen] == kind, scores[chosen])
         assert found["kinds"][kind] == pytest.approx(expected)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import features, mapping, scoring, train
+from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import (
     Config,
     DataConfig,
@@ -19,8 +19,10 @@ from pfm_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
-from pfm_jax.networks import Networks, load_networks
-from pfm_jax.problem import make_problem
+from pfm_jax.model import features, scoring
+from pfm_jax.model import heads as mapping
+from pfm_jax.model.problem import make_problem
+from pfm_jax.training import step as train
 from pfm_jax.types import Batch, ScoreMaps
 from tests.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights

@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import cache, files, loop, record, train
+from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
-from pfm_jax.features import feature_channels
-from pfm_jax.group import train_categories
-from pfm_jax.networks import load_networks
-from pfm_jax.problem import make_problem
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import make_problem
+from pfm_jax.runs import record
+from pfm_jax.runs.train import train_categories
+from pfm_jax.system import files
+from pfm_jax.training import cache, loop
+from pfm_jax.training import step as train
 from pfm_jax.types import InputError
 from tests import kill
 from tests.synthetic import make_sources, small_config
@@ -176,7 +179,7 @@ import resource, sys
 from pathlib import Path
 from tests.synthetic import small_config
 from pfm_jax.config import Sources
-from pfm_jax.group import train_categories
+from pfm_jax.runs.train import train_categories
 from pfm_jax.types import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 import signal

@@ -15,17 +15,19 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax import array_file, cache, group, record, sharding
-from pfm_jax.checkpoint import Provenance
+from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
-from pfm_jax.features import feature_channels
-from pfm_jax.group import train_categories
-from pfm_jax.networks import load_networks
-from pfm_jax.plan import replaced
-from pfm_jax.problem import make_problem
-from pfm_jax.run import RunFolder, evaluate_run, load_detector
-from pfm_jax.tiles import Tiles
-from pfm_jax.train import init_state
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import make_problem
+from pfm_jax.model.tiles import Tiles
+from pfm_jax.runs import record, train
+from pfm_jax.runs.run import RunFolder, evaluate_run, load_detector
+from pfm_jax.runs.train import train_categories
+from pfm_jax.sweeps.plan import replaced
+from pfm_jax.system import arrays, devices
+from pfm_jax.training import cache
+from pfm_jax.training.checkpoint import Provenance
+from pfm_jax.training.step import init_state
 from pfm_jax.types import Dataset, InputError
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
@@ -47,7 +49,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             compiled.append(event)
 
     counts = []
-    one_group = group.train_together
+    one_group = train.train_together
 
     def counting(*arguments):
         before = len(compiled)
@@ -56,7 +58,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return results
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    monkeypatch.setattr(group, "train_together", counting)
+    monkeypatch.setattr(train, "train_together", counting)
     try:
         results = train_categories(small_config(), sources, "all", tmp_path)
     finally:
@@ -140,14 +142,14 @@ def test_groups_follow_memory(
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     problem, channels = make_problem(config, 6), feature_channels(networks, LEVELS)
-    state = sharding.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
-    features = sharding.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
+    state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
+    features = devices.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
     room = (runs_in_memory * 3 * state + 2 * features) / cache.MEMORY_FRACTION
-    monkeypatch.setattr(sharding, "free_on_device", lambda: room)
-    assert [len(some) for some in group.partition(runs, networks)] == expected
+    monkeypatch.setattr(devices, "free_on_device", lambda: room)
+    assert [len(some) for some in train.partition(runs, networks)] == expected
     more = dataclasses.replace(provenance, num_images=7)
     other = [*runs, RunFolder(Path("wood"), more, dataset)]
-    assert len(group.partition(other, networks)) == len(expected) + 1
+    assert len(train.partition(other, networks)) == len(expected) + 1
 
 
 def test_evaluate_gives_the_same_from_the_runs_detector(sources: Sources, tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_a_run_without_a_whole_detector_is_not_evaluated(sources: Sources, tmp_p
     """The same launch writes it again, from the checkpoint."""
     trained = train_categories(small_config(steps=10), sources, "grid", tmp_path)["grid"]
     path = tmp_path / "grid" / record.DETECTOR
-    _, before = array_file.read(path)
+    _, before = arrays.read(path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"detector\.safetensors: not a readable detector"):
         evaluate_run(tmp_path, "grid", sources)
@@ -202,7 +204,7 @@ def test_a_run_without_a_whole_detector_is_not_evaluated(sources: Sources, tmp_p
     with pytest.raises(InputError, match=r"grid: the run is not finished; give its launch\.train"):
         evaluate_run(tmp_path, "grid", sources)
     again = train_categories(small_config(steps=10), sources, "grid", tmp_path)["grid"]
-    assert array_file.read(path)[1] == before, "its recipe, its origin, the sha256 of its arrays"
+    assert arrays.read(path)[1] == before, "its recipe, its origin, the sha256 of its arrays"
     assert {**again, "seconds": None} == {**trained, "seconds": None}
 
 

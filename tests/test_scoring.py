@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pfm_jax import scoring
 from pfm_jax.config import ScoringConfig
+from pfm_jax.model import scoring
 from tests.goldens.seeded import seeded_images
 
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "upsample.npz")

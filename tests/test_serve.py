@@ -28,9 +28,9 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pfm_jax import serve
-from pfm_jax.calibration import Threshold
-from pfm_jax.serve import Limits
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.serving import service
+from pfm_jax.serving.service import Limits
 from tests.synthetic import png, red_scorer, texture
 
 THRESHOLD = Threshold(0.5)
@@ -46,7 +46,7 @@ def red_square(size: tuple[int, int] = (90, 60)) -> np.ndarray:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = serve.app(red_scorer(), THRESHOLD, LIMITS)
+    app = service.app(red_scorer(), THRESHOLD, LIMITS)
     with TestClient(app, raise_server_exceptions=False) as found:
         yield found
 
@@ -170,7 +170,7 @@ def test_health_and_metrics(client: TestClient) -> None:
 
 
 def test_requests_at_the_same_time_share_batches_and_keep_their_own_answers() -> None:
-    app = serve.app(red_scorer(delay=0.05), THRESHOLD)
+    app = service.app(red_scorer(delay=0.05), THRESHOLD)
     images = [np.full((40, 40, 3), (i, 0, 0), np.uint8) for i in range(0, 250, 5)]
     with TestClient(app) as client, concurrent.futures.ThreadPoolExecutor(50) as pool:
         bodies = [png(image) for image in images]
@@ -183,7 +183,7 @@ def test_requests_at_the_same_time_share_batches_and_keep_their_own_answers() ->
 
 
 def test_too_many_waiting_are_sent_away() -> None:
-    app = serve.app(red_scorer(delay=0.5), THRESHOLD, Limits(waiting=2))
+    app = service.app(red_scorer(delay=0.5), THRESHOLD, Limits(waiting=2))
     with TestClient(app) as client, concurrent.futures.ThreadPoolExecutor(20) as pool:
         found = pool.map(lambda _: client.post("/score", content=png(texture(0))), range(20))
         statuses = {answer.status_code for answer in found}
@@ -199,7 +199,7 @@ def test_a_detector_that_fails_is_a_500_and_the_next_request_is_answered() -> No
             raise RuntimeError("out of memory at /secret/path")
         return red_scorer().score_batch(images)
 
-    app = serve.app(dataclasses.replace(scorer, score_batch=score_batch), THRESHOLD)
+    app = service.app(dataclasses.replace(scorer, score_batch=score_batch), THRESHOLD)
     with TestClient(app, raise_server_exceptions=False) as client:
         fails[0] = True
         found = client.post("/score", content=png(texture(0)))
@@ -218,7 +218,7 @@ def free_port() -> int:
 def address() -> Iterator[str]:
     port = free_port()
     config = uvicorn.Config(
-        serve.app(red_scorer(), THRESHOLD, LIMITS), port=port, log_level="error"
+        service.app(red_scorer(), THRESHOLD, LIMITS), port=port, log_level="error"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -298,10 +298,10 @@ def test_the_page_in_a_browser(address: str, tmp_path: Path) -> None:
 SERVED = """
 import sys
 import uvicorn
-from pfm_jax import serve
-from pfm_jax.calibration import Threshold
+from pfm_jax.serving import service
+from pfm_jax.inference.calibration import Threshold
 from tests.synthetic import red_scorer
-app = serve.app(red_scorer(delay=1.0), Threshold(0.5))
+app = service.app(red_scorer(delay=1.0), Threshold(0.5))
 uvicorn.run(app, port=int(sys.argv[1]), timeout_graceful_shutdown=10, log_level="error")
 """
 

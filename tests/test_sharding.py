@@ -13,11 +13,16 @@ import jax
 import numpy as np
 import pytest
 
-from pfm_jax import cache, detector, features, fit, loop, mapping, run, scoring, sharding, train
+from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
-from pfm_jax.networks import load_networks
-from pfm_jax.problem import make_problem
-from pfm_jax.tiles import Tiles
+from pfm_jax.inference import detector
+from pfm_jax.model import features, heads, scoring
+from pfm_jax.model.problem import make_problem
+from pfm_jax.model.tiles import Tiles
+from pfm_jax.runs import fit, run
+from pfm_jax.system import devices
+from pfm_jax.training import cache, loop
+from pfm_jax.training import step as train
 from tests.synthetic import LEVELS, make_sources, small_config
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +36,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 def use(count: int, patch: pytest.MonkeyPatch) -> None:
     """From now on there are so many devices (fake ones, of one CPU)."""
     some = jax.devices()[:count]
-    patch.setattr(sharding, "devices", lambda: some)
+    patch.setattr(devices, "devices", lambda: some)
     for function in (loop.steps_on_device, cache._store_on_device, cache._finite, scoring.fuse):
         function.clear_cache()
     features.extract.clear_cache()
@@ -47,7 +52,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     problem = make_problem(config, len(dataset.train))
     state = train.init_state(config.seed, features.feature_channels(networks, LEVELS), problem)
     (state,), losses = loop.train([state], rows, problem)
-    learned, running = mapping.split(state.heads)
+    learned, running = heads.split(state.heads)
     trained = fit.make_detector(networks, state.heads, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
@@ -101,13 +106,13 @@ def test_devices_give_what_one_gives(
 
 def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     use(4, monkeypatch)
-    placed = sharding.shard_batch(np.arange(8.0))
+    placed = devices.shard_batch(np.arange(8.0))
     assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
-    inside = jax.jit(sharding.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
+    inside = jax.jit(devices.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
     assert len(inside["even"].sharding.device_set) == 4
     assert not inside["even"].sharding.is_fully_replicated
-    assert sharding.batch_size(8) == 8 and sharding.batch_size(9) == 12
-    assert sharding.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
+    assert devices.batch_size(8) == 8 and devices.batch_size(9) == 12
+    assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
 
 
 def free_port() -> int:

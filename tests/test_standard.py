@@ -14,16 +14,19 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from pfm_jax import anomalies, array_file, artifact, export, images, proxy, standard
-from pfm_jax.calibration import Threshold
 from pfm_jax.config import Config, Sources
-from pfm_jax.datasets.loose import examples
-from pfm_jax.detector import Detector, score_batch
-from pfm_jax.fit import fit
-from pfm_jax.group import train_categories
-from pfm_jax.plan import replaced
-from pfm_jax.run import load_dataset, load_detector, measure_proxy
-from pfm_jax.scoring import scoring_spec
+from pfm_jax.datasets import images
+from pfm_jax.datasets.inputs import examples
+from pfm_jax.evaluation import proxy, synthetic
+from pfm_jax.inference import artifact, export, normality
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.detector import Detector, score_batch
+from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.runs.fit import fit
+from pfm_jax.runs.run import load_dataset, load_detector, measure_proxy
+from pfm_jax.runs.train import train_categories
+from pfm_jax.sweeps.plan import replaced
+from pfm_jax.system import arrays as array_file
 from pfm_jax.types import InputError, Normality, ScoreMaps
 from tests.synthetic import make_category, make_weights, small_config, texture
 
@@ -74,8 +77,8 @@ def test_it_is_mean_and_deviation_over_the_training_images(
     before = score_batch(plain_of(detector), picture)
     _, (after,) = detector.score(picture)
     np.testing.assert_allclose(after, (before.fused[0] - mean) / deviation, atol=1e-3)
-    monkeypatch.setattr(standard, "MOST_IMAGES", 3)
-    some = standard.with_normality(plain_of(detector), dataset.train).normality
+    monkeypatch.setattr(normality, "MOST_IMAGES", 3)
+    some = normality.with_normality(plain_of(detector), dataset.train).normality
     mean, _ = expected(plain[[0, round((len(plain) - 1) / 2), len(plain) - 1]])
     assert some is not None
     np.testing.assert_allclose(some.mean, mean, atol=1e-5)
@@ -110,9 +113,9 @@ def test_the_proxy_and_the_pictures_are_of_standardised_maps(sources: Sources, r
     made = proxy.made_up(load_dataset(config(), "grid", sources).held_out)
     pictures = np.stack([images.decode_image(example, SIZE) for example in made])
     scores, _ = load_detector(run, "grid").score(pictures)
-    scores = scores.reshape(-1, 1 + len(anomalies.KINDS))
+    scores = scores.reshape(-1, 1 + len(synthetic.KINDS))
     labels = np.repeat([0, 1], len(scores))
-    for index, kind in enumerate(anomalies.KINDS, 1):
+    for index, kind in enumerate(synthetic.KINDS, 1):
         both = np.concatenate([scores[:, 0], scores[:, index]])
         assert found["kinds"][kind] == pytest.approx(roc_auc_score(labels, both))
     shown = json.loads((run / "grid" / "gallery" / "gallery.json").read_text())
@@ -131,7 +134,7 @@ def test_where_all_images_are_alike_nothing_explodes(
     found = ScoreMaps({}, jnp.asarray(maps), jnp.asarray(maps.max((1, 2))))
     monkeypatch.setattr(Detector, "stream", lambda *_: iter([found]))
     images = examples(np.zeros((20, SIZE, SIZE), np.uint8))
-    given = standard.with_normality(load_detector(run, "grid"), images).normality
+    given = normality.with_normality(load_detector(run, "grid"), images).normality
     assert given is not None
     deviation = ndimage.gaussian_filter(maps.std(0), 2)
     least = 0.1 * deviation.mean() if spread else 1e-3 * maps.mean()
@@ -143,7 +146,7 @@ def test_off_it_changes_nothing(sources: Sources, run: Path) -> None:
     detector, off = load_detector(run, "grid"), config(standardize=False)
     record = dataclasses.replace(detector.record, config=off)
     plain = dataclasses.replace(detector, normality=None, spec=scoring_spec(off), record=record)
-    assert standard.with_normality(plain, []) is plain
+    assert normality.with_normality(plain, []) is plain
     pictures = np.stack([texture(0)])
     nothing = Normality(jnp.zeros((SIZE, SIZE)), jnp.ones((SIZE, SIZE)))
     given = dataclasses.replace(detector, normality=nothing)

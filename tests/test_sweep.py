@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from configs import ablation, sensitivity
-from pfm_jax import engines, page, published, results, sweep, tables
 from pfm_jax.config import Config, Sources, SweepConfig
-from pfm_jax.group import train_categories
-from pfm_jax.plan import Case, Job, Plan, jobs, make_plan, replaced
-from pfm_jax.results import Cell, Spread
+from pfm_jax.runs.train import train_categories
+from pfm_jax.sweeps import engines, results
+from pfm_jax.sweeps import jobs as sweep
+from pfm_jax.sweeps.plan import Case, Job, Plan, jobs, make_plan, replaced
+from pfm_jax.sweeps.report import page, published, tables
+from pfm_jax.sweeps.results import Cell, Spread
 from pfm_jax.types import LEVELS, InputError
 from tests.small_sweep import CASES, small_sweep
 from tests.synthetic import make_sources, small_config

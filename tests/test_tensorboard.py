@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfm_jax import record, tensorboard
+from pfm_jax.runs import record, tensorboard
 from pfm_jax.types import InputError
 from tests.synthetic import png, texture
 

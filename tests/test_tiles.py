@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import mapping, scoring, tiles
+from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import DataConfig, ScoringConfig
-from pfm_jax.features import feature_channels
-from pfm_jax.networks import Networks, load_networks
-from pfm_jax.scoring import ScoringSpec
-from pfm_jax.tiles import Tiles
+from pfm_jax.model import heads as mapping
+from pfm_jax.model import scoring, tiles
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.scoring import ScoringSpec
+from pfm_jax.model.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
 
 PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfm_jax import torch_file
+from pfm_jax.backbones import torch_checkpoint
 from pfm_jax.types import InputError
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -22,7 +22,7 @@ GOLDENS = Path(__file__).parent / "goldens"
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_files_written_by_torch(kind: str) -> None:
-    found = torch_file.read(GOLDENS / f"tiny_{kind}.pth")
+    found = torch_checkpoint.read(GOLDENS / f"tiny_{kind}.pth")
     base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     expected = {
         "contiguous": base,
@@ -84,10 +84,10 @@ def test_hostile_pickle_is_refused_before_it_runs(
     if kind == "zip":
         archive(path, data)
     else:
-        header = [torch_file.LEGACY_MAGIC, 1001, {"little_endian": True}]
+        header = [torch_checkpoint.LEGACY_MAGIC, 1001, {"little_endian": True}]
         path.write_bytes(b"".join(pickle.dumps(part, 2) for part in header) + data)
     with pytest.raises(InputError, match="refused, its pickle"):
-        torch_file.read(path)
+        torch_checkpoint.read(path)
     assert not (tmp_path / MARK).exists()
 
 
@@ -137,7 +137,7 @@ def state_dict(
 def test_handmade_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = state_dict(monkeypatch, 6, 1, (2, 2), (2, 1))
     path = archive(tmp_path / "a.pth", data, s0=np.arange(6, dtype="<f4").tobytes())
-    np.testing.assert_array_equal(torch_file.read(path)["weight"], [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(torch_checkpoint.read(path)["weight"], [[1, 2], [3, 4]])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_lying_shapes_are_refused(numel, offset, size, stride, tmp_path: Path, m
     data = state_dict(monkeypatch, numel, offset, size, stride)
     path = archive(tmp_path / "a.pth", data, s0=np.arange(6, dtype="<f4").tobytes())
     with pytest.raises(InputError, match="not a readable torch checkpoint"):
-        torch_file.read(path)
+        torch_checkpoint.read(path)
 
 
 def test_a_tensor_is_no_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_tensor_is_no_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     data = state_dict(monkeypatch, 2, 0, (50,), (0,), nested=((50,), (1,)))
     path = archive(tmp_path / "a.pth", data, s0=np.ones(2, "<f4").tobytes())
     with pytest.raises(InputError, match="not one of the file's"):
-        torch_file.read(path)
+        torch_checkpoint.read(path)
 
 
 def test_legacy_file_without_its_numbers_is_refused(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_legacy_file_without_its_numbers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.pth"
     path.write_bytes(b"".join(parts) + pickle.dumps([], 2))
     with pytest.raises(InputError, match="not that of the tensors"):
-        torch_file.read(path)
+        torch_checkpoint.read(path)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
@@ -187,10 +187,10 @@ def test_torn_files_are_refused(kind: str, tmp_path: Path) -> None:
     for length in range(0, len(whole), 61):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"torn\.pth"):
-            torch_file.read(path)
+            torch_checkpoint.read(path)
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"weight": 3}, {5: 6}, "text"])
 def test_what_is_no_state_dict_is_refused(value: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a state dict"):
-        torch_file.read(archive(tmp_path / "a.pth", pickle.dumps(value, 2)))
+        torch_checkpoint.read(archive(tmp_path / "a.pth", pickle.dumps(value, 2)))

@@ -12,16 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import cache as cache_module
-from pfm_jax import features, images, loop, mapping, sampling, sharding, train
-from pfm_jax.cache import FeatureCache
-from pfm_jax.checkpoint import Checkpoints, Provenance
+from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig, TrainConfig
-from pfm_jax.datasets import folder
-from pfm_jax.networks import Networks, load_networks
-from pfm_jax.plan import replaced
-from pfm_jax.problem import Problem, make_problem
-from pfm_jax.tiles import Tiles
+from pfm_jax.datasets import folder, images
+from pfm_jax.model import features
+from pfm_jax.model import heads as mapping
+from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.tiles import Tiles
+from pfm_jax.sweeps.plan import replaced
+from pfm_jax.system import devices as sharding
+from pfm_jax.training import cache as cache_module
+from pfm_jax.training import loop, sampling
+from pfm_jax.training import step as train
+from pfm_jax.training.cache import FeatureCache
+from pfm_jax.training.checkpoint import Checkpoints, Provenance
 from pfm_jax.types import Batch, Dataset, Pair
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
 

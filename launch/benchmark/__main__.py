@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import files
+from pfm_jax.system import files
 from pfm_jax.types import InputError
 
 from ..common import cli

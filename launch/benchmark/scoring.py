@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pfm_jax.config import Config, ScoringConfig
-from pfm_jax.detector import Detector, score_batch
+from pfm_jax.inference.detector import Detector, score_batch
 
 from . import untrained
 from .reference import torch_pfm

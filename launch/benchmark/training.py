@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from pfm_jax import features, loop
 from pfm_jax.config import Config
+from pfm_jax.model import features
+from pfm_jax.training import loop
 
 from . import untrained
 from .reference.bridge import reference

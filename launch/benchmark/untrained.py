@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pfm_jax import mapping
+from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
-from pfm_jax.detector import Detector, Record
-from pfm_jax.features import feature_channels
-from pfm_jax.networks import Networks, load_networks
-from pfm_jax.problem import Problem, make_problem
-from pfm_jax.scoring import scoring_spec
-from pfm_jax.train import TrainState, init_state
+from pfm_jax.inference.detector import Detector, Record
+from pfm_jax.model import heads as mapping
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.training.step import TrainState, init_state
 
 
 def start(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from absl import app, flags
 from absl import logging as absl_logging
 
-from pfm_jax import interrupts
+from pfm_jax.system import interrupts
 from pfm_jax.types import InputError
 
 from . import processes

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax import artifact, calibration, predict
-from pfm_jax.calibration import Threshold
-from pfm_jax.detector import Detector
-from pfm_jax.run import load_detector
-from pfm_jax.scorer import Scorer
+from pfm_jax.inference import artifact, calibration
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.detector import Detector
+from pfm_jax.inference.scorer import Scorer
+from pfm_jax.runs.run import load_detector
+from pfm_jax.serving import batch
 from pfm_jax.types import InputError
 
 RATE = 0.05
@@ -54,5 +55,5 @@ def threshold(scorer: Scorer) -> Threshold:
     if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:
         return scorer.threshold
     rate = RATE if FALSE_POSITIVE_RATE.value is None else FALSE_POSITIVE_RATE.value
-    scores = predict.normal_scores(scorer, NORMAL.value) if NORMAL.value else scorer.normal_scores
+    scores = batch.normal_scores(scorer, NORMAL.value) if NORMAL.value else scorer.normal_scores
     return calibration.threshold(scores, rate)

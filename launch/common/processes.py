@@ -5,7 +5,7 @@ import logging
 import jax
 from absl import flags
 
-from pfm_jax import sharding
+from pfm_jax.system import devices
 from pfm_jax.types import InputError
 
 DISTRIBUTED = flags.DEFINE_list(
@@ -32,5 +32,5 @@ def meet() -> None:
             raise InputError("distributed: must be 'auto' or HOST:PORT,NUMBER,PROCESSES")
         number, processes = map(int, numbers)
         jax.distributed.initialize(address, processes, number)
-    if not sharding.is_primary():
+    if not devices.is_primary():
         logging.getLogger("pfm_jax").setLevel(logging.ERROR)

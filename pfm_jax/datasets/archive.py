@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pfm_jax import files
+from pfm_jax.system import files
 from pfm_jax.types import InputError
 
 UNPACK_ERRORS = (

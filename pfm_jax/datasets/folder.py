@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pfm_jax import images
+from pfm_jax.datasets import images
 from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.lazy import Lazy
-from pfm_jax.files import shown
+from pfm_jax.system.files import shown
 from pfm_jax.types import Dataset, Example, InputError
 
 __all__ = ["categories", "load", "locate"]

@@ -19,12 +19,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from pfm_jax import images
-from pfm_jax.datasets import folder
+from pfm_jax.datasets import folder, images
 from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.folder import categories
 from pfm_jax.datasets.lazy import Lazy
-from pfm_jax.files import cache_dir
+from pfm_jax.system.files import cache_dir
 from pfm_jax.types import Dataset, Example, InputError
 
 __all__ = ["categories", "load", "locate"]

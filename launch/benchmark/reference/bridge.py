@@ -9,11 +9,12 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from pfm_jax import backbones, pretrained
+from pfm_jax import backbones
+from pfm_jax.backbones import weights
+from pfm_jax.backbones.locate import find, read
 from pfm_jax.config import Config
-from pfm_jax.layers import Dense
-from pfm_jax.mapping import Head, Heads
-from pfm_jax.weight_file import find, read
+from pfm_jax.model.heads import Head, Heads
+from pfm_jax.model.layers import Dense
 
 from .torch_pfm import LEVELS, Mapping, Reference
 
@@ -24,7 +25,7 @@ def reference(config: Config, weights_dir: str, heads: Heads) -> Reference:
     """The reference with the networks in `weights_dir` and our heads."""
     names, states = [], []
     for name in (config.networks.source, config.networks.target):
-        names.append(pretrained.load(name, weights_dir).backbone.name)
+        names.append(weights.load(name, weights_dir).backbone.name)
         tensors = read(find(names[-1], weights_dir))
         states.append({k: torch.tensor(np.asarray(v)) for k, v in tensors.items()})
     model = Reference(names[0], names[1], (states[0], states[1]), config.mapping.latent)
@@ -77,7 +78,7 @@ def complete_weights(weights_dir: str | None, names: tuple[str, ...], folder: Pa
 def _random_weights(name: str) -> dict[str, np.ndarray]:
     """Weights of a ResNet, scaled so that activations neither vanish nor explode."""
     rng, tensors = np.random.default_rng(0), {}
-    for key, shape in pretrained.expected(backbones.get(name)).items():
+    for key, shape in weights.expected(backbones.get(name)).items():
         scale = math.sqrt(2 / math.prod(shape[1:])) if len(shape) == 4 else 0.1
         tensors[key] = (scale * rng.standard_normal(shape)).astype(np.float32)
         if key.endswith("running_var"):

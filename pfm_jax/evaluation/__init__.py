@@ -1,0 +1,1 @@
+"""A detector on a data set: metrics, intervals, figures, the proxy."""

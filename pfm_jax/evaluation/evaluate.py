@@ -1,0 +1,156 @@
+"""Evaluation of a detector on the test images of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pfm_jax import metrics
+from pfm_jax.datasets import images as image_files
+from pfm_jax.evaluation import bootstrap, gallery
+from pfm_jax.evaluation.figures import Panel
+from pfm_jax.inference import calibration
+from pfm_jax.inference.detector import Detector
+from pfm_jax.model import scoring
+from pfm_jax.types import Dataset, Metrics
+
+FALSE_POSITIVE_RATE = 0.05
+"""False-positive rate of the decision threshold."""
+
+Combinations = Sequence[tuple[str, ...]]
+"""Combinations of levels."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Results of a detector on N test images.
+
+    Attributes:
+        metrics: metrics of the fused map, with bootstrap intervals.
+        levels: level -> metrics of its map alone, never standardised.
+        combinations: name of a combination of levels -> its metrics, never standardised.
+        paths: paths of the test images.
+        labels: `[N]`, 0 good, 1 anomalous.
+        scores: image scores `[N]`.
+        decisions: threshold from held-out images, and the fractions of good (`false_positives`)
+            and anomalous (`recall`) test images above it; None with too few held-out images.
+        panels: pictures of the most and the least anomalous test images.
+        segmentation_threshold: score exceeded by a small fraction of normal pixels, for pictures;
+            None without masks.
+    """
+
+    metrics: Metrics
+    levels: dict[str, Metrics]
+    combinations: dict[str, Metrics]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    scores: np.ndarray
+    decisions: dict[str, Any] | None
+    panels: list[Panel]
+    segmentation_threshold: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Metrics and decisions as nested dictionaries."""
+        levels, combinations = (
+            {name: dataclasses.asdict(one) for name, one in some.items()}
+            for some in (self.levels, self.combinations)
+        )
+        found = {**dataclasses.asdict(self.metrics), "levels": levels, "combinations": combinations}
+        return {**found, "decisions": self.decisions}
+
+
+def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = ()) -> Evaluation:
+    """Evaluates a detector on the test images of a data set.
+
+    Args:
+        detector: detector to evaluate.
+        dataset: the category.
+        combinations: level combinations to measure besides each level and all of them.
+
+    Raises:
+        InputError: an unreadable image or mask, or a score that is not finite.
+    """
+    levels, size = detector.config.levels, detector.config.data.image_size
+    paths, labels = zip(*((example.path, example.label) for example in dataset.test), strict=True)
+    masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
+    maps, scores = _score(detector, dataset, combinations)
+    measured = {
+        name: _measure(maps.get(name), scores[name], np.array(labels), masks)
+        for name in tqdm(scores, desc="metrics", unit="map", disable=None)
+    }
+    return Evaluation(
+        metrics=measured["fused"],
+        levels={level: measured[level] for level in levels},
+        combinations={name: measured[name] for name in map(joined, combinations)},
+        paths=paths,
+        labels=np.array(labels),
+        scores=scores["fused"],
+        decisions=decisions(detector.normal_scores, scores["fused"], np.array(labels)),
+        panels=gallery.panels(detector, dataset, scores["fused"]),
+        segmentation_threshold=None
+        if masks is None
+        else gallery.segmentation_threshold(maps["fused"], masks),
+    )
+
+
+def decisions(
+    normal_scores: np.ndarray, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, Any] | None:
+    """Applies the threshold of held-out images to test images; see `Evaluation.decisions`."""
+    if len(normal_scores) < calibration.images_needed(FALSE_POSITIVE_RATE):
+        return None
+    threshold = calibration.threshold(normal_scores, FALSE_POSITIVE_RATE)
+    over = scores > threshold.value
+    return {
+        **dataclasses.asdict(threshold),
+        "false_positives": float(over[labels == 0].mean()),
+        "recall": float(over[labels == 1].mean()),
+    }
+
+
+def joined(levels: Sequence[str]) -> str:
+    """Name of a combination of levels."""
+    return "+".join(levels)
+
+
+def _score(
+    detector: Detector, dataset: Dataset, combinations: Combinations
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Maps `[N, H, W]` and image scores `[N]` by level, by combination and fused (`"fused"`).
+
+    Maps are omitted without masks.
+    """
+    maps: dict[str, list[np.ndarray]] = defaultdict(list)
+    scores: dict[str, list[np.ndarray]] = defaultdict(list)
+    parts = (*((level,) for level in detector.config.levels), *combinations)
+    for found in detector.stream(dataset.test, "scoring"):
+        some = {joined(c): {k: found.levels[k] for k in c} for c in parts}
+        judged = {k: scoring.fuse(levels, detector.config.scoring) for k, levels in some.items()}
+        for name, one in {"fused": found, **judged}.items():
+            scores[name].append(np.asarray(one.image_scores))
+            if dataset.has_masks:
+                maps[name].append(np.asarray(one.fused))
+    stacked = {name: np.concatenate(batches) for name, batches in maps.items()}
+    return stacked, {name: np.concatenate(batches) for name, batches in scores.items()}
+
+
+def _measure(
+    maps: np.ndarray | None, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+) -> Metrics:
+    pixel_auroc = pro_auc = None
+    found = {"image_auroc": bootstrap.image_interval(scores, labels)}
+    if maps is not None and masks is not None:
+        pixel_auroc, pro_auc = metrics.pixel_metrics(maps, masks)
+        found["pixel_auroc"], found["pro_auc"] = bootstrap.pixel_intervals(maps, masks)
+    return Metrics(
+        image_auroc=metrics.image_auroc(scores, labels),
+        image_ap=metrics.image_ap(scores, labels),
+        pixel_auroc=pixel_auroc,
+        pro_auc=pro_auc,
+        intervals=found,
+    )

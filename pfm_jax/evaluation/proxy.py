@@ -1,0 +1,86 @@
+"""Proxy metric: separation of synthetic defects from normal images by a detector.
+
+It allows model selection without defective images: held-out images are the normal ones, and
+synthetic defects are drawn on them. No test image is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pfm_jax import metrics
+from pfm_jax.datasets import images
+from pfm_jax.datasets.inputs import encoded
+from pfm_jax.datasets.lazy import Lazy
+from pfm_jax.evaluation import synthetic
+from pfm_jax.inference.detector import Detector
+from pfm_jax.types import Example, InputError
+
+MOST_IMAGES = 64
+"""Limit on the number of held-out images; the first ones are used."""
+
+FEW_IMAGES = 16
+"""Number of held-out images below which each is used in all eight orientations."""
+
+ORIENTATIONS = 8
+"""Number of orientations: rotations by 90 degrees, with and without mirroring."""
+
+
+def made_up(held_out: Sequence[Example]) -> Lazy:
+    """Held-out images, each followed by a copy with a defect of each kind in `anomalies.KINDS`.
+
+    Deterministic, at the original resolution.
+    """
+    turned = ORIENTATIONS if len(held_out) < FEW_IMAGES else 1
+    count = turned * min(len(held_out), MOST_IMAGES)
+
+    def picture(number: int) -> np.ndarray:
+        example, turn = held_out[number // turned], number % turned
+        array = np.asarray(images.open_rgb(example.image, example.path))
+        return np.ascontiguousarray(np.rot90(array[:, ::-1] if turn >= 4 else array, turn))
+
+    def one(index: int) -> Example:
+        number, kind = divmod(index, 1 + len(synthetic.KINDS))
+        image, path = picture(number), f"{held_out[number // turned].path}#{index}"
+        if kind == 0:
+            return Example(path, encoded(image, path), None, 0, "good")
+        donor = picture((number + 1) % count)
+        size = image.shape[1::-1]
+        if donor.shape != image.shape:
+            donor = np.asarray(Image.fromarray(donor).resize(size))
+        rng, name = np.random.default_rng((number, kind)), synthetic.KINDS[kind - 1]
+        changed, mask = synthetic.make(name, image, donor, rng)
+        drawn = encoded(255 * mask.astype(np.uint8), path)
+        return Example(path, encoded(changed, path), drawn, 1, name)
+
+    return Lazy(one, range(count * (1 + len(synthetic.KINDS))))
+
+
+def measure(detector: Detector, held_out: Sequence[Example]) -> dict[str, Any]:
+    """Measures how well a detector separates synthetic defects from held-out normal images.
+
+    Returns:
+        `kinds`, image AUROC by kind of defect; `image_auroc`, their mean; and `pro_auc` of the
+        maps against the masks of the synthetic defects.
+
+    Raises:
+        InputError: no held-out image.
+    """
+    if not held_out:
+        raise InputError("no image is held out: train with --config.data.held_out=0.2")
+    examples, size = made_up(held_out), detector.config.data.image_size
+    found = list(detector.stream(examples, "proxy"))
+    scores = np.concatenate([maps.image_scores for maps in found])
+    scores = scores.reshape(-1, 1 + len(synthetic.KINDS))
+    labels = np.repeat([0, 1], len(scores))
+    kinds = {
+        kind: metrics.image_auroc(np.concatenate([scores[:, 0], scores[:, 1 + index]]), labels)
+        for index, kind in enumerate(synthetic.KINDS)
+    }
+    maps = np.concatenate([one.fused for one in found])
+    _, pro_auc = metrics.pixel_metrics(maps, images.masks(examples, size))
+    return {"image_auroc": float(np.mean(list(kinds.values()))), "kinds": kinds, "pro_auc": pro_auc}

@@ -1,0 +1,1 @@
+"""What training makes: a detector, its threshold, artefacts of it."""

@@ -1,0 +1,142 @@
+"""Export of a detector to one file that needs jax alone, checked before it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, export
+
+from pfm_jax.config import to_dict
+from pfm_jax.datasets import images
+from pfm_jax.inference import artifact
+from pfm_jax.inference.artifact import Artifact
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.detector import Detector, score_batch
+from pfm_jax.system import arrays, devices, files
+from pfm_jax.types import Example, InputError, ScoreMaps
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-4
+
+
+def outputs(found: ScoreMaps) -> dict[str, Any]:
+    """Outputs of the program, by name."""
+    return {
+        "image_scores": found.image_scores,
+        "anomaly_maps": found.fused,
+        "levels": found.levels,
+    }
+
+
+def make(detector: Detector, threshold: Threshold) -> Artifact:
+    """Exports a detector, for any batch size on all of `PLATFORMS`.
+
+    Products have the precision that the detector's have on this machine.
+    """
+    leaves, structure = jax.tree.flatten(detector)
+    (batch,) = export.symbolic_shape("b")
+    side = detector.config.data.image_size
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), np.uint8)
+
+    def run(weights: list[Array], images: Array) -> dict[str, Any]:
+        return outputs(score_batch(jax.tree.unflatten(structure, weights), images))
+
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    with _no_paths():
+        exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
+    weights = arrays.named(detector)
+    manifest = {**_manifest(detector, threshold), "weights": list(weights)}
+    return Artifact(bytes(exported.serialize()), weights, manifest)
+
+
+def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
+    networks = detector.networks
+    sides = {"source": networks.source.backbone, "target": networks.target.backbone}
+    return {
+        "preprocessing": {
+            "size": detector.config.data.image_size,
+            "colours": "RGB, uint8",
+            "resample": "lanczos",
+            "normalised_by_the_program": {
+                side: {"network": backbone.name, "mean": backbone.mean, "std": backbone.std}
+                for side, backbone in sides.items()
+            },
+        },
+        "threshold": dataclasses.asdict(threshold),
+        "normal_scores": [float(score) for score in detector.normal_scores],
+        "origin": {**detector.record.origin, "config": to_dict(detector.config)},
+    }
+
+
+@contextmanager
+def _no_paths() -> Iterator[None]:
+    """Strips the folders from the file names that programs carry."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+def write(
+    detector: Detector, threshold: Threshold, examples: Sequence[Example], path: Path
+) -> float:
+    """Writes the artefact, once it was read back and gave the detector's scores on the examples.
+
+    Returns:
+        The greatest difference in any map or score.
+
+    Raises:
+        InputError: a difference above `TOLERANCE`; names the stage. Nothing is written then.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        files.write(part, artifact.pack(make(detector, threshold)))
+        worst = check(detector, artifact.read(part), examples)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return worst
+
+
+def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -> float:
+    """Compares an artefact with its detector on examples, at every stage.
+
+    Returns:
+        The greatest difference.
+
+    Raises:
+        InputError: it is above `TOLERANCE`; names the first stage.
+    """
+    for name, array in arrays.named(detector).items():
+        if not np.array_equal(array, exported.weights[name]):
+            raise InputError(f"the export differs at weight {name}; it is not written")
+    run, size, worst = artifact.program(exported), detector.config.data.image_size, 0.0
+    for pictures, count in images.batches(examples, size, devices.batch_size(images.BATCH_SIZE)):
+        placed = devices.shard_batch(pictures)
+        expected, found = _stages(outputs(score_batch(detector, placed))), _stages(run(placed))
+        for stage, array in expected.items():
+            difference = float(np.abs(array - found[stage])[:count].max())
+            if not difference <= TOLERANCE:
+                raise InputError(
+                    f"the export differs by {difference:.2g} at {stage} of {examples[0].path} and "
+                    f"others, more than {TOLERANCE:g}; it is not written"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+def _stages(found: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Stage -> array, in order of computation."""
+    levels = {f"the anomaly map at {level}": maps for level, maps in found["levels"].items()}
+    fused = {"the fused map": found["anomaly_maps"], "the image score": found["image_scores"]}
+    return {stage: np.asarray(array) for stage, array in {**levels, **fused}.items()}

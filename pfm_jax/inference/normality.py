@@ -1,0 +1,70 @@
+"""Normality: per-position mean and deviation of anomaly maps on normal images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from pfm_jax.config import Config
+from pfm_jax.inference.detector import Detector
+from pfm_jax.model import scoring
+from pfm_jax.system import devices
+from pfm_jax.types import Example, InputError, Normality
+
+LEAST_IMAGES, MOST_IMAGES = 16, 256
+"""Training images required; used, evenly spread over all."""
+
+SMOOTHING = 1 / 32
+"""Smoothing of mean and deviation, as `ScoringConfig.smoothing` of maps."""
+
+DEVIATION_FLOOR, MEAN_FLOOR = 0.1, 1e-3
+"""Least deviation, as fractions of the average deviation and of the average mean: where images are
+alike, nothing is divided by less."""
+
+
+def check(config: Config, num_images: int, where: str = "") -> None:
+    """Raises InputError, which begins with `where`: too few images to estimate a deviation."""
+    if config.scoring.standardize and num_images < LEAST_IMAGES:
+        raise InputError(
+            f"{where}config.scoring.standardize=True needs {LEAST_IMAGES} training images, there "
+            f"are {num_images}"
+        )
+
+
+def with_normality(detector: Detector, train: Sequence[Example]) -> Detector:
+    """Measures the normality of a detector, if its recipe asks for it.
+
+    Uses training images. Held-out images must have no part in what they are scored by, or their
+    threshold would not hold for new images.
+
+    Raises:
+        InputError: see `check`; or an image that can't be read.
+    """
+    if not detector.config.scoring.standardize:
+        return detector
+    check(detector.config, len(train))
+    plane = jnp.zeros((detector.config.data.image_size,) * 2)
+    # The identity, for now: one program measures and later scores.
+    identity = devices.replicate(Normality(plane, plane + 1))
+    chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_IMAGES)).round().astype(int)
+    some = [train[int(index)] for index in chosen]
+    mean, deviation = _moments(dataclasses.replace(detector, normality=identity), some)
+    floor = max(DEVIATION_FLOOR * deviation.mean(), MEAN_FLOOR * mean.mean(), scoring.LEAST_MEAN)
+    normality = Normality(mean, np.maximum(deviation, floor))  # type: ignore[arg-type]
+    return dataclasses.replace(detector, normality=devices.replicate(normality))
+
+
+def _moments(detector: Detector, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothed mean and deviation of the fused maps at each position."""
+    total = squares = np.zeros(1)
+    for found in detector.stream(examples, "normality"):
+        maps = np.asarray(found.fused, np.float64)
+        total, squares = total + maps.sum(0), squares + (maps**2).sum(0)
+    mean = total / len(examples)
+    deviation = np.sqrt(np.maximum(squares / len(examples) - mean**2, 0))
+    both = jnp.asarray(np.stack([mean, deviation]), jnp.float32)
+    mean, deviation = np.asarray(scoring.smooth(both, SMOOTHING))
+    return mean, deviation

@@ -1,0 +1,61 @@
+"""Scoring as a function: all that batch prediction and the service need of a detector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pfm_jax.datasets.images import BATCH_SIZE
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.streaming import pad, stream
+
+T = TypeVar("T")
+
+ScoreBatch = Callable[[Any], tuple[Any, Any]]
+"""uint8 RGB `[B, size, size, 3]` -> float32 image scores `[B]`, anomaly maps `[B, size, size]`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scorer:
+    """A detector in memory or an exported one, as a function.
+
+    Attributes:
+        score_batch: see `ScoreBatch`.
+        size: side of the square that images are resized to, in pixels.
+        normal_scores: `[n]`, of held-out normal images; may be empty.
+        fingerprint: identifies the detector.
+        threshold: its own, if it has one.
+    """
+
+    score_batch: ScoreBatch
+    size: int
+    normal_scores: np.ndarray
+    fingerprint: str
+    threshold: Threshold | None = None
+
+    def stream(
+        self, batches: Iterable[tuple[np.ndarray, T]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, T]]:
+        """Scores batches in order, on all devices; see `streaming.stream`.
+
+        Args:
+            batches: uint8 RGB `[b, size, size, 3]`, b from 0 to `images.BATCH_SIZE`, and anything
+                that goes with it.
+
+        Yields:
+            Image scores `[b]`, anomaly maps `[b, size, size]`, and what went with the batch. A
+            score that is not finite is for the caller to refuse; it exceeds no threshold.
+        """
+        padded = ((*pad(images), item) for images, item in batches)
+        for (scores, maps), item in stream(self.score_batch, padded):
+            yield scores, maps, item
+
+    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores `[N]` and maps `[N, size, size]` of uint8 RGB `[N, size, size, 3]`."""
+        starts = range(0, max(len(images), 1), BATCH_SIZE)
+        found = self.stream((images[start : start + BATCH_SIZE], None) for start in starts)
+        scores, maps, _ = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(maps)

@@ -1,0 +1,78 @@
+"""The one loop that streams images through a scorer, sharded over all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from pfm_jax.datasets import images as image_files
+from pfm_jax.system import devices
+from pfm_jax.types import Example, InputError, ScoreMaps
+
+T = TypeVar("T")
+Scores = TypeVar("Scores")
+
+
+def stream(
+    score: Callable[[Any], Scores], batches: Iterable[tuple[np.ndarray, int, T]]
+) -> Iterator[tuple[Scores, T]]:
+    """Scores batches in order; the devices have the next one while the consumer looks at one.
+
+    Args:
+        score: uint8 RGB `[B, S, S, 3]` -> a pytree of arrays `[B, ...]`.
+        batches: this process's slice of a batch, the number of real images in the batch (padding
+            comes last), and anything that goes with it.
+
+    Yields:
+        The scores of the real images as NumPy arrays, and what went with the batch.
+    """
+    waiting: tuple[Scores, int, T] | None = None
+
+    def fetched(found: Scores, count: int, item: T) -> tuple[Scores, T]:
+        return jax.tree.map(lambda array: np.asarray(array)[:count], devices.fetch(found)), item
+
+    for images, count, item in batches:
+        found = score(devices.shard_batch(images))
+        if waiting:
+            yield fetched(*waiting)
+        waiting = found, count, item
+    if waiting:
+        yield fetched(*waiting)
+
+
+def pad(images: np.ndarray) -> tuple[np.ndarray, int]:
+    """Pads a batch to one of two sizes, so that two programs serve all: one image a device, or
+    `images.BATCH_SIZE`. Returns the number of real images too.
+    """
+    count = len(images)
+    size = devices.batch_size(1 if count <= 1 else image_files.BATCH_SIZE)
+    last = images[-1:] if count else np.zeros((1, *images.shape[1:]), images.dtype)
+    return np.concatenate([images, np.repeat(last, size - count, 0)]), count
+
+
+def score_examples(
+    score: Callable[[Any], ScoreMaps], examples: Sequence[Example], size: int, what: str | None
+) -> Iterator[ScoreMaps]:
+    """Scores a data set, batch after batch.
+
+    Args:
+        score: see `stream`.
+        examples: the data set.
+        size: side of the square that images are resized to, in pixels.
+        what: name of the progress bar; None for none.
+
+    Raises:
+        InputError: an image that can't be read, or whose score is not finite.
+    """
+    done, batch_size = 0, devices.batch_size(image_files.BATCH_SIZE)
+    decoded = image_files.batches(examples, size, batch_size, what)
+    for found, _ in stream(score, ((images, count, None) for images, count in decoded)):
+        if not (finite := np.isfinite(found.image_scores)).all():
+            raise InputError(
+                f"{examples[done + int(finite.argmin())].path}: its score is not finite"
+            )
+        done += len(finite)
+        yield found

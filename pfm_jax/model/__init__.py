@@ -1,0 +1,1 @@
+"""The paper's equations: features, heads, tiles, scores."""

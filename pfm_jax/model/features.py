@@ -1,0 +1,78 @@
+"""Images -> L2-normalised features of the two frozen networks, level by level."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, UInt8
+
+from pfm_jax.backbones.networks import Network, Networks
+from pfm_jax.types import FeaturePyramid, Features, Pair
+
+
+def l2_normalize(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+    """Scales vectors on the last axis to norm 1; zero stays zero (torch's `F.normalize`)."""
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Array, "B h w C"]:
+    """Averages unit vectors over `side` x `side` positions and normalises the means.
+
+    `side` is odd; at the edges the mean is over the positions that exist. Close to how PatchCore
+    aggregates its features (Roth et al., 2022).
+    """
+    for axis in (1, 2):
+        ends = [(side // 2, side // 2) if at == axis else (0, 0) for at in range(4)]
+        padded, length = jnp.pad(features, ends), features.shape[axis]
+        shifted = (lax.slice_in_dim(padded, at, at + length, axis=axis) for at in range(side))
+        features = sum(shifted, jnp.float32(0))
+    return l2_normalize(features)
+
+
+def feature_pyramid(
+    network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
+) -> FeaturePyramid:
+    """Extracts unit vectors `[B, h, w, C]` at every level (eq. 4 and below eq. 6).
+
+    Args:
+        network: the frozen network.
+        images: uint8 RGB.
+        precision: type of the network's weights and activations.
+        neighbourhood: see `neighbourhood_mean`.
+    """
+    backbone = network.backbone
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
+    scaled = (images / 255.0 - mean) / std
+    cast = jax.tree.map(lambda array: array.astype(precision), (network.params, scaled))
+    pyramid: FeaturePyramid = backbone.module.apply(*cast)  # type: ignore[assignment]
+    unit = {level: l2_normalize(f.astype(jnp.float32)) for level, f in pyramid.items()}
+    if neighbourhood == 1:
+        return unit
+    return {level: neighbourhood_mean(f, neighbourhood) for level, f in unit.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("levels", "precision"))
+def extract(
+    networks: Networks,
+    images: UInt8[Array, "B H W 3"],
+    levels: tuple[str, ...],
+    precision: str = "float32",
+) -> Features:
+    """Extracts both networks' features `[B, h, w, C]` at some levels, as float32.
+
+    `precision` is the type of the networks' weights and activations.
+    """
+    source, target = (
+        feature_pyramid(network, images, precision, networks.neighbourhood)
+        for network in (networks.source, networks.target)
+    )
+    return {level: Pair(source[level], target[level]) for level in levels}
+
+
+def feature_channels(networks: Networks, levels: tuple[str, ...]) -> dict[str, Pair[int]]:
+    """Level -> number of channels of each network's features."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+    shapes = jax.eval_shape(functools.partial(extract, levels=levels), networks, image)
+    return {k: Pair(s.shape[-1], t.shape[-1]) for k, (s, t) in shapes.items()}

@@ -1,0 +1,1 @@
+"""One run's folder: trained, recorded, read again."""

@@ -1,0 +1,76 @@
+"""Training a detector from images alone, without a run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pfm_jax import datasets
+from pfm_jax.backbones.networks import Networks, load_networks
+from pfm_jax.config import Config
+from pfm_jax.datasets.inputs import Images, examples
+from pfm_jax.inference import normality
+from pfm_jax.inference.detector import Detector, Record
+from pfm_jax.model import heads as mapping
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.heads import Heads
+from pfm_jax.model.problem import make_problem
+from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.training import cache, loop
+from pfm_jax.training.checkpoint import versions
+from pfm_jax.training.step import init_state
+from pfm_jax.types import Example
+from pfm_jax.validation import validate
+
+
+def fit(
+    images: Images,
+    config: Config | None = None,
+    weights_dir: str | None = None,
+    normal: Images | None = None,
+) -> Detector:
+    """Trains a detector on normal images.
+
+    Args:
+        images: normal images; see `datasets.inputs.Images`.
+        config: the recipe; `Config()` if None. A fraction `config.data.held_out` of the images is
+            kept from training and sets the threshold.
+        weights_dir: where pretrained weights are; see `backbones.weights.load`.
+        normal: other normal images to set the threshold by, instead of that fraction.
+
+    Raises:
+        InputError: images, recipe or weights that can't be used.
+    """
+    config = config or Config()
+    validate(config)
+    train, held_out = datasets.hold_out(examples(images), config.data.held_out)
+    if normal is not None:
+        train, held_out = examples(images), examples(normal)
+    normality.check(config, len(train))
+    networks, weights = load_networks(config.networks, weights_dir)
+    problem = make_problem(config, len(train))
+    rows = cache.build_cache(networks, train, problem.tiles, config.levels)
+    channels = feature_channels(networks, config.levels)
+    (state,), _ = loop.train([init_state(config.seed, channels, problem)], rows, problem)
+    del rows
+    origin = {"weights": weights, "num_images": len(train), "versions": versions()}
+    return make_detector(networks, state.heads, config, train, held_out, origin)
+
+
+def make_detector(
+    networks: Networks,
+    heads: Heads,
+    config: Config,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    origin: dict[str, Any],
+) -> Detector:
+    """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
+    record = Record(config, np.zeros(0, np.float32), origin)
+    detector = Detector(networks, mapping.fold(heads), None, scoring_spec(config), record)
+    detector = normality.with_normality(detector, train)
+    scores = detector.image_scores(held_out, "held out")
+    return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

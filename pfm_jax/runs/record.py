@@ -1,0 +1,206 @@
+"""The files of a run's folder: `run.json`, the log, the learning curve, results and pictures."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import logging
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfm_jax.config import from_dict
+from pfm_jax.evaluation import figures, gallery
+from pfm_jax.evaluation.evaluate import Evaluation
+from pfm_jax.system import devices, files
+from pfm_jax.training.checkpoint import Provenance
+from pfm_jax.types import InputError
+
+RUN, LOG, CURVE, METRICS = "run.json", "log.txt", "metrics.jsonl", "metrics.json"
+DETECTOR = "detector.safetensors"
+
+CURVE_STEPS = 25
+"""Steps that a line of the learning curve averages."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the block's duration to `seconds[phase]`."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def write_run(
+    folder: Path, provenance: Provenance, status: str, seconds: Mapping[str, float]
+) -> None:
+    """Writes `run.json`.
+
+    Args:
+        folder: of the run.
+        provenance: what it is made from.
+        status: `"running"` (also of one that was killed) or `"finished"`.
+        seconds: phase -> seconds so far.
+    """
+    about = {
+        "status": status,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": dict(seconds),
+        "command": sys.argv,
+        "git": git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "provenance": provenance.to_json(),
+    }
+    _write_json(folder / RUN, about)
+
+
+def read_run(folder: Path) -> Provenance:
+    """Reads the provenance of a run. Raises InputError: no run there, or of another version."""
+    path = folder / RUN
+    if not path.is_file():
+        raise InputError(f"{folder}: no run in it (a run's folder is --workdir, --category)")
+    try:
+        values = json.loads(path.read_text())["provenance"]
+        return Provenance(**{**values, "config": from_dict(values["config"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not readable, or of another version of pfm_jax; train again"
+        ) from error
+
+
+def seconds_so_far(folder: Path) -> dict[str, float]:
+    """Seconds that features and training took, where an earlier launch finished them."""
+    path = folder / METRICS
+    before = json.loads(path.read_text())["seconds"] if path.is_file() else {}
+    return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """Commit of this package's checkout and whether files differ from it; None if not in git."""
+    found = []
+    for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        found.append(done.stdout.strip())
+    return {"commit": found[0], "changed": bool(found[1])}
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Appends this package's log to `log.txt` within the block, errors included.
+
+    Raises:
+        InputError: the folder can't be made.
+    """
+    files.make(folder)
+    if not devices.is_primary():
+        yield
+        return
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
+    package = logging.getLogger("pfm_jax")
+    package.addHandler(handler)
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"  # whoever catches it tells the user
+        handler.emit(package.makeRecord("pfm_jax", logging.ERROR, "", 0, text, (), None))
+        raise
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+
+
+def append_curve(folder: Path, step: int, losses: Mapping[str, np.ndarray]) -> None:
+    """Appends losses to the learning curve, a line of means for each `CURVE_STEPS` steps.
+
+    Args:
+        folder: of the run.
+        step: the last step.
+        losses: level -> loss of each step up to it, `[steps]`.
+    """
+    steps = len(next(iter(losses.values())))
+    lines = []
+    for start in range(0, steps, CURVE_STEPS):
+        means = {k: float(v[start : start + CURVE_STEPS].mean()) for k, v in losses.items()}
+        last = step - steps + min(start + CURVE_STEPS, steps)
+        lines.append(json.dumps({"step": last, "loss": means}) + "\n")
+    if not devices.is_primary():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / CURVE).open("a") as file:
+        file.writelines(lines)
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """Reads the learning curve up to a half-written line; `[]` if there is none."""
+    path, found = folder / CURVE, []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def truncate_curve(folder: Path, step: int) -> None:
+    """Truncates the learning curve to `step`, where a resumed run continues."""
+    lines = [line for line in read_curve(folder) if line["step"] <= step]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    if lines or (folder / CURVE).is_file():
+        files.write(folder / CURVE, content.encode())
+
+
+def write_evaluation(folder: Path, found: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `scores.csv`, the pictures and at last `metrics.json`.
+
+    Args:
+        folder: of the run.
+        found: the results.
+        about: further content of `metrics.json`.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    write_scores(folder / "scores.csv", found.paths, found.scores, found.labels)
+    heatmaps = figures.heatmaps(found.panels, str(about["category"]), gallery.MOST_ANOMALOUS)
+    files.write(folder / "heatmaps.png", heatmaps)
+    for index, panel in enumerate(found.panels):
+        strip = figures.strip(panel, found.segmentation_threshold)
+        files.write(folder / "gallery" / f"{index}.png", strip)
+    shown = [{"title": panel.title, "truth": panel.mask is not None} for panel in found.panels]
+    files.write(folder / "gallery" / "gallery.json", json.dumps(shown).encode())
+    results = {**found.to_json(), **about}
+    _write_json(folder / METRICS, results)
+    return results
+
+
+def write_scores(
+    path: Path, paths: Sequence[str], scores: np.ndarray, labels: Sequence[int] | np.ndarray
+) -> None:
+    """Writes scores as CSV; nine digits restore the float32."""
+    table = io.StringIO()
+    rows = ((p, f"{s:.9g}", label) for p, s, label in zip(paths, scores, labels, strict=True))
+    csv.writer(table, lineterminator="\n").writerows([("path", "score", "label"), *rows])
+    files.write(path, table.getvalue().encode())
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    files.write(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -1,0 +1,196 @@
+"""One run: its data and networks found, its detector loaded, evaluated and measured again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pfm_jax import datasets
+from pfm_jax.config import Config, Sources
+from pfm_jax.evaluation import proxy
+from pfm_jax.evaluation.evaluate import Combinations, evaluate
+from pfm_jax.inference import normality
+from pfm_jax.inference.detector import Detector
+from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.runs import record
+from pfm_jax.system import devices, files
+from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
+from pfm_jax.types import Dataset, Example, InputError
+
+PATHS = ("data_dir", "weights_dir")
+"""Fields of the provenance that are paths of the machine it was trained on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run and the folder that it is kept in.
+
+    Attributes:
+        folder: the folder.
+        provenance: what the run is made from.
+        dataset: its images.
+        combinations: combinations of levels that are evaluated besides.
+        seconds: phase -> seconds so far; its values change.
+        checkpoints: its checkpoints, while they are open.
+    """
+
+    folder: Path
+    provenance: Provenance
+    dataset: Dataset
+    combinations: Combinations = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
+
+    @property
+    def config(self) -> Config:
+        """The recipe."""
+        return self.provenance.config
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that it trains."""
+        return make_problem(self.config, self.provenance.num_images)
+
+    @property
+    def detector_path(self) -> Path:
+        """File of the trained detector."""
+        return self.folder / record.DETECTOR
+
+    def write_status(self, status: str) -> None:
+        """Writes `run.json`; see `record.write_run`."""
+        record.write_run(self.folder, self.provenance, status, self.seconds)
+
+    def evaluate(self, detector: Detector) -> dict[str, Any]:
+        """Evaluates the run's detector and writes the results; returns `metrics.json`."""
+        with record.timed(self.seconds, "evaluate"):
+            found = evaluate(detector, self.dataset, self.combinations)
+        held_out = [example.path for example in self.dataset.held_out]
+        normal_scores = self.folder / "normal_scores.csv"
+        record.write_scores(normal_scores, held_out, detector.normal_scores, [0] * len(held_out))
+        about = {
+            "seconds": self.seconds,
+            "counts": {
+                "train": self.provenance.num_images,
+                "held_out": len(held_out),
+                "test_good": int((found.labels == 0).sum()),
+                "test_anomalous": int(found.labels.sum()),
+            },
+            "step": self.problem.total_steps,
+            **self.provenance.to_json(),
+            "seed": self.config.seed,
+        }
+        return record.write_evaluation(self.folder, found, about)
+
+
+def resolved(sources: Sources) -> Sources:
+    """Makes both paths absolute, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
+    weights_dir = sources.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
+    places = (os.path.abspath(p) if p else None for p in (sources.data_dir, weights_dir))
+    return Sources(*places)
+
+
+def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
+    """Loads a category, with the normal images that the recipe holds out. Raises InputError."""
+    place = config.data.dataset, sources.data_path, category
+    if devices.is_primary():  # prepares the cache, where the others find it
+        found = datasets.load(*place)
+    devices.barrier("data")
+    if not devices.is_primary():
+        found = datasets.load(*place)
+    train, held_out = datasets.hold_out(found.train, config.data.held_out)
+    normality.check(config, len(train), f"{category}: ")
+    return dataclasses.replace(found, train=train, held_out=held_out)
+
+
+def provenance(
+    config: Config, name: str, dataset: Dataset, weights: dict[str, str], sources: Sources
+) -> Provenance:
+    """Provenance of a run of this recipe on a category, here and now."""
+    return Provenance(
+        config=config,
+        category=name,
+        data=dataset.fingerprint,
+        weights=weights,
+        num_images=len(dataset.train),
+        data_dir=sources.data_dir,
+        weights_dir=sources.weights_dir,
+        versions=versions(),
+        device=str(jax.local_devices()[0].device_kind),
+    )
+
+
+def origin(provenance: Provenance) -> dict[str, Any]:
+    """Provenance as a detector carries it: without recipe, which it has, and paths."""
+    left_out = ("config", *PATHS)
+    return {k: v for k, v in provenance.to_json().items() if k not in left_out}
+
+
+def load_detector(workdir: Path, category: str, weights_dir: str | None = None) -> Detector:
+    """Loads the detector of a finished run.
+
+    Args:
+        workdir: folder that the run was trained in.
+        category: the run's category.
+        weights_dir: where the weights are now; None: where they were.
+
+    Raises:
+        InputError: no such run, an unfinished one, or other weights than it was trained with.
+    """
+    folder = workdir / category
+    old = record.read_run(folder)
+    if not (folder / record.DETECTOR).is_file():
+        raise InputError(f"{folder}: the run is not finished; give its launch.train again")
+    weights_dir = resolved(Sources(None, weights_dir or old.weights_dir)).weights_dir
+    return Detector.load(folder / record.DETECTOR, weights_dir)
+
+
+def dataset_of(old: Provenance, sources: Sources, folder: Path) -> Dataset:
+    """Loads the data of a run, from where it is now or was. Raises InputError if it changed."""
+    places = Sources(sources.data_dir or old.data_dir)
+    dataset = load_dataset(old.config, old.category, resolved(places))
+    check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
+    return dataset
+
+
+def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
+    """Test images of a run, from where they are now or were. Raises InputError."""
+    old = record.read_run(workdir / category)
+    places = Sources(sources.data_dir or old.data_dir)
+    return load_dataset(old.config, category, resolved(places)).test
+
+
+def evaluate_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
+    """Evaluates a finished run again; returns `metrics.json`.
+
+    Args:
+        workdir: folder that the run was trained in.
+        category: the run's category.
+        sources: where data and weights are now; None: where they were.
+
+    Raises:
+        InputError: no finished run, or other data or weights than it was trained with.
+    """
+    folder = workdir / category
+    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
+    dataset, seconds = dataset_of(old, sources, folder), record.seconds_so_far(folder)
+    with files.locked(folder):
+        return RunFolder(folder, old, dataset, seconds=seconds).evaluate(detector)
+
+
+def measure_proxy(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
+    """Measures the proxy of a finished run; also written to `proxy.json` in its folder.
+
+    Raises:
+        InputError: see `evaluate_run`; or no image is held out.
+    """
+    folder = workdir / category
+    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
+    found = proxy.measure(detector, dataset_of(old, sources, folder).held_out)
+    files.write(folder / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())
+    return found

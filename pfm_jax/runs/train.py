@@ -1,0 +1,220 @@
+"""Categories and seeds from end to end: data and weights found, runs trained, results written."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pfm_jax import datasets
+from pfm_jax.backbones.networks import Networks, load_networks
+from pfm_jax.config import Config, Sources
+from pfm_jax.datasets import images as image_files
+from pfm_jax.model.features import feature_channels
+from pfm_jax.runs import record
+from pfm_jax.runs.fit import make_detector
+from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
+from pfm_jax.system import devices, files
+from pfm_jax.training import cache, loop
+from pfm_jax.training.cache import FeatureCache
+from pfm_jax.training.checkpoint import Checkpoints, check_same_run
+from pfm_jax.training.step import TrainState, init_state
+from pfm_jax.types import InputError
+from pfm_jax.validation import validate
+
+log = logging.getLogger(__name__)
+
+Features = Callable[[], FeatureCache]
+"""Gives the features of the runs' training images, where they are kept for further runs."""
+
+
+def train_categories(
+    config: Config, sources: Sources, category: str, workdir: Path, seeds: Sequence[int] = ()
+) -> dict[str, dict[str, Any]]:
+    """Trains and evaluates one category, or all that are found if `category` is `"all"`.
+
+    All data sets are checked before the first is trained on. A run that `workdir` holds already is
+    resumed from its last checkpoint or, if it is finished, evaluated again. Runs train together as
+    far as memory allows.
+
+    Args:
+        config: the recipe.
+        sources: where data and weights are.
+        category: see above.
+        workdir: each run gets the folder `category` in it.
+        seeds: instead of the recipe's one; each run's folder is then `seed_N/category`.
+
+    Returns:
+        The folder of each run in `workdir` -> the content of its `metrics.json`.
+
+    Raises:
+        InputError: a recipe, data, weights or a workdir that can't be used.
+    """
+    configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
+    for one in (config, *configs.values()):
+        validate(one)
+    sources = resolved(sources)
+    chosen = datasets.categories(config.data.dataset, sources.data_path, category)
+    networks, weights = load_networks(config.networks, sources.weights_dir)
+    loaded = {name: load_dataset(config, name, sources) for name in chosen}
+    runs = [
+        RunFolder(workdir / place / name, provenance(one, name, dataset, weights, sources), dataset)
+        for name, dataset in loaded.items()
+        for place, one in (configs or {"": config}).items()
+    ]
+    results: dict[Path, dict[str, Any]] = {}
+    with record.logged(workdir):
+        for together in partition(runs, networks):
+            results |= train_together(together, networks)
+    return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
+
+
+def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
+    """Partitions runs into those that train together, as many as fit in memory.
+
+    A run needs room for its state and twice more while it trains, a data set for its features. Data
+    sets that train together have as many images. On a CPU only the seeds of one category do:
+    arithmetic is the limit there, and more features in memory gain nothing.
+    """
+    config, problem = runs[0].config, runs[0].problem
+    room = cache.MEMORY_FRACTION * devices.free_on_device()
+    on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
+    fresh = jax.eval_shape(lambda: init_state(0, channels, problem))
+    state = 3 * devices.tree_bytes(fresh)
+    image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
+    found: list[list[RunFolder]] = []
+    for run in sorted(runs, key=lambda run: run.provenance.num_images):
+        together = [*found[-1], run] if found else [run]
+        categories = {run.provenance.category for run in together}
+        sizes = {run.provenance.num_images for run in together}
+        need = len(together) * state + len(categories) * max(sizes) * image
+        alike = len(sizes) == 1 and (len(categories) == 1 or not on_cpu)
+        if found and alike and need <= room:
+            found[-1] = together
+        else:
+            found.append([run])
+    return found
+
+
+def train_together(
+    runs: Sequence[RunFolder], networks: Networks, features: Features | None = None
+) -> dict[Path, dict[str, Any]]:
+    """Trains (or resumes, or skips what is done) and evaluates runs; writes their folders.
+
+    Args:
+        runs: one part of a `partition`.
+        networks: the frozen networks.
+        features: see `Features`; extracted here if None.
+
+    Returns:
+        Folder -> the content of its `metrics.json`.
+    """
+    with ExitStack() as stack:
+        runs = [_opened(run, stack) for run in runs]
+        states = {run.folder: _state(run, networks) for run in runs}
+        for run in runs:
+            run.write_status("running")
+        todo = [run for run in runs if int(states[run.folder].step) < run.problem.total_steps]
+        for step in sorted({int(states[run.folder].step) for run in todo}):
+            some = [run for run in todo if int(states[run.folder].step) == step]
+            try:
+                trained = _fit(some, [states.pop(run.folder) for run in some], networks, features)
+            except InputError as error:
+                folders = ", ".join(str(run.folder) for run in some)
+                raise InputError(f"{folders}: {error}") from error
+            states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
+        return {run.folder: _finish(run, states[run.folder], networks) for run in runs}
+
+
+def _opened(run: RunFolder, stack: ExitStack) -> RunFolder:
+    """A run whose folder is locked and whose checkpoints are open until the stack is closed."""
+    stack.enter_context(files.locked(run.folder))
+    checkpoints = stack.enter_context(Checkpoints(run.folder / "checkpoints"))
+    seconds = record.seconds_so_far(run.folder)
+    return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
+
+
+def _state(run: RunFolder, networks: Networks) -> TrainState:
+    """State of a run: its last checkpoint, or fresh."""
+    name, checkpoints = run.provenance.category, run.checkpoints
+    assert checkpoints is not None
+    channels = feature_channels(networks, run.config.levels)
+    state = devices.replicate(init_state(run.config.seed, channels, run.problem))
+    log.info("%s: %d training images", name, run.provenance.num_images)
+    if old := checkpoints.provenance():
+        check_same_run(old, run.provenance, run.folder)
+        state = checkpoints.restore(state)
+        log.info("%s: resumed at step %d", name, int(state.step))
+    record.truncate_curve(run.folder, int(state.step))
+    if int(state.step) < run.problem.total_steps and devices.is_primary():
+        run.detector_path.unlink(missing_ok=True)
+    return state
+
+
+def _fit(
+    runs: Sequence[RunFolder],
+    states: list[TrainState],
+    networks: Networks,
+    features: Features | None,
+) -> list[TrainState]:
+    """Features and training of runs at the same step; the features are freed when it returns."""
+    problem = runs[0].problem
+    categories = {run.provenance.category: run for run in runs}
+    for name, run in categories.items():
+        dataset, size = run.dataset, problem.tiles.image
+        if dataset.has_masks and not image_files.masks(dataset.test, size).any():
+            raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
+    spent: dict[str, float] = {}
+    with record.timed(spent, "features"):
+        if features:
+            rows = cache.at_levels(features(), problem.levels)
+        else:
+            images = [example for run in categories.values() for example in run.dataset.train]
+            rows = cache.build_cache(networks, images, problem.tiles, problem.levels)
+
+    def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
+        for index, state in enumerate(some):
+            own = {level: values[index] for level, values in losses.items()}
+            run = runs[first + index]
+            assert run.checkpoints is not None
+            record.append_curve(run.folder, int(state.step), own)
+            run.checkpoints.save(state, run.provenance)
+        devices.release_memory()
+
+    names = list(categories)
+    with record.timed(spent, "train"):
+        which = [jnp.int32(names.index(run.provenance.category)) for run in runs]
+        done, losses = loop.train(
+            [  # in no variable: their buffers are freed as training begins
+                dataclasses.replace(states.pop(0), dataset=index) for index in which
+            ],
+            rows,
+            problem,
+            save,
+        )
+    at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
+    log.info("%s: loss at the end %s", ", ".join(categories), at_the_end)
+    for run in runs:
+        for phase, value in spent.items():  # each run's share
+            run.seconds[phase] += value / len(runs)
+    return done
+
+
+def _finish(run: RunFolder, state: TrainState, networks: Networks) -> dict[str, Any]:
+    """Writes the detector of a trained run, evaluates it, writes the results."""
+    data, about = run.dataset, origin(run.provenance)
+    with record.timed(run.seconds, "evaluate"):
+        parts = state.heads, run.config, data.train, data.held_out, about
+        detector = make_detector(networks, *parts)
+    if devices.is_primary():
+        detector.save(run.detector_path, networks=False)
+    results = run.evaluate(detector)
+    run.write_status("finished")
+    return results

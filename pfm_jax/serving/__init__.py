@@ -1,0 +1,1 @@
+"""A detector at work: on folders of images, over HTTP."""

@@ -1,0 +1,266 @@
+"""HTTP scoring service (extra `serve`).
+
+    POST /score[?map=none|tiff|overlay]   an image file as the body -> JSON: score, p_value,
+                                          threshold, is_anomalous, width, height, map (base64)
+    GET  /                                upload page
+    GET  /health, /metrics                status, and counters in Prometheus format
+
+Requests that arrive while a batch is scored form the next batch. A bad request gets a 4xx status
+and one sentence as `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from pfm_jax.datasets import images
+from pfm_jax.evaluation import figures
+from pfm_jax.inference import calibration
+from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.scorer import Scorer
+from pfm_jax.types import InputError
+
+MAP_FORMATS = ("none", "tiff", "overlay")
+HINTS = {404: "no such page: POST an image to /score", 405: "POST an image to /score"}
+BATCH_SIZES = range(1, images.BATCH_SIZE + 1)
+CONCURRENT_DECODES = 4
+"""Concurrent image decodes, each at full resolution."""
+
+
+class Limits(NamedTuple):
+    """Request limits.
+
+    Attributes:
+        megabytes: size limit of the body, in MiB.
+        megapixels: size limit of the image, in million pixels.
+        seconds: timeout for receiving the body.
+        waiting: queue capacity, in images; further requests get a 503.
+    """
+
+    megabytes: float = 32
+    megapixels: float = 50
+    seconds: float = 30
+    waiting: int = 256
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Batcher:
+    """Dynamic batching of concurrent requests. Only one `run` at a time."""
+
+    def __init__(self, scorer: Scorer, waiting: int, sizes: Histogram) -> None:
+        self.scorer, self.sizes = scorer, sizes
+        self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[Any]]] = asyncio.Queue(waiting)
+
+    async def score(self, pixels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Score and map `[size, size]` of uint8 `[size, size, 3]`. Raises HTTPException if full."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            self.queue.put_nowait((pixels, future))
+        except asyncio.QueueFull as error:
+            raise HTTPException(503, "too many requests are waiting; try again") from error
+        return await future
+
+    async def run(self) -> None:
+        """Scores queued images until cancelled."""
+        while True:
+            batch = [await self.queue.get()]
+            while len(batch) < images.BATCH_SIZE and not self.queue.empty():
+                batch.append(self.queue.get_nowait())
+            self.sizes.observe(len(batch))
+            try:
+                stacked = np.stack([pixels for pixels, _ in batch])
+                scores, maps = await asyncio.to_thread(self.scorer.score, stacked)
+            except Exception as error:  # fails every request of the batch
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), score, anomaly_map in zip(batch, scores, maps, strict=True):
+                if future.done():  # the client disconnected
+                    continue
+                if np.isfinite(score):
+                    future.set_result((float(score), anomaly_map))
+                else:
+                    future.set_exception(ArithmeticError("a score is not finite"))
+
+
+def decode(body: bytes, megapixels: float) -> Image.Image:
+    """Decodes the image of a request. Raises HTTPException if unreadable or too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            with Image.open(io.BytesIO(body), formats=images.FORMATS) as header:
+                width, height = header.size
+        if width * height > megapixels * 1e6:
+            raise HTTPException(
+                413, f"the image is {width}x{height} pixels, more than {megapixels:g} million"
+            )
+        return images.open_rgb(body, "the image")
+    except UnidentifiedImageError as error:
+        known = ", ".join(images.FORMATS)
+        raise HTTPException(415, f"the body is not an image file ({known})") from error
+    except InputError as error:
+        raise HTTPException(422, str(error)) from error
+    except HTTPException:
+        raise
+    except Image.DecompressionBombError as error:
+        raise HTTPException(413, f"more than {megapixels:g} million pixels") from error
+    except images.UNREADABLE as error:
+        detail = f"the image: not a readable image ({images.reason(error)})"
+        raise HTTPException(422, detail) from error
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Reads the body. Raises HTTPException if it is too large, too slow, empty or a form."""
+    most = int(limits.megabytes * 2**20)
+    too_large = HTTPException(413, f"the body is larger than {limits.megabytes:g} MiB")
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(415, "a form: send the image file itself as the body")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body ended early") from error
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body took longer than {limits.seconds:g} s") from error
+    if not body:
+        raise HTTPException(400, "the body is empty: send an image file")
+    return bytes(body)
+
+
+def answer(
+    image: Image.Image,
+    score: float,
+    anomaly_map: np.ndarray,
+    scorer: Scorer,
+    threshold: Threshold,
+    kind: str,
+) -> dict[str, Any]:
+    """Content of the response to `POST /score`."""
+    p_value = float(calibration.p_values(np.array([score]), scorer.normal_scores)[0])
+    picture = None
+    if kind != "none":
+        full, buffer = images.map_at(anomaly_map, image.size), io.BytesIO()
+        if kind == "tiff":
+            Image.fromarray(full).save(buffer, "tiff")
+            picture = buffer.getvalue()
+        else:
+            picture = figures.overlay(np.asarray(image), full, threshold.value)
+    return {
+        "score": score,
+        "p_value": None if np.isnan(p_value) else p_value,
+        "threshold": threshold.value,
+        "is_anomalous": score > threshold.value,
+        "width": image.width,
+        "height": image.height,
+        "map": picture and base64.b64encode(picture).decode(),
+    }
+
+
+class Service:
+    """Request handlers and their Prometheus counters."""
+
+    def __init__(self, scorer: Scorer, threshold: Threshold, limits: Limits) -> None:
+        self.scorer, self.threshold, self.limits = scorer, threshold, limits
+        self.registry = CollectorRegistry()
+        self.answers = Counter(
+            "pfm_requests", "Requests by status.", ["status"], registry=self.registry
+        )
+        self.images = Counter(
+            "pfm_images", "Images by decision.", ["decision"], registry=self.registry
+        )
+        self.seconds = Histogram("pfm_request_seconds", "Request latency.", registry=self.registry)
+        sizes = Histogram(
+            "pfm_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=self.registry
+        )
+        self.batcher = Batcher(scorer, limits.waiting, sizes)
+        self.decoders = asyncio.Semaphore(CONCURRENT_DECODES)
+
+    async def score(self, request: Request) -> Response:
+        """Scores the image in the body."""
+        kind = request.query_params.get("map", "tiff")
+        if kind not in MAP_FORMATS:
+            raise HTTPException(400, f"map: must be one of {', '.join(MAP_FORMATS)}")
+        with self.seconds.time():
+            body = await read_body(request, self.limits)
+            async with self.decoders:
+                image = await asyncio.to_thread(decode, body, self.limits.megapixels)
+                pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
+            score, anomaly_map = await self.batcher.score(pixels)
+            parts = image, score, anomaly_map, self.scorer, self.threshold, kind
+            content = await asyncio.to_thread(answer, *parts)
+        self.images.labels("anomalous" if content["is_anomalous"] else "normal").inc()
+        self.answers.labels("200").inc()
+        return JSONResponse(content)
+
+    async def page(self, _: Request) -> Response:
+        """Upload page."""
+        return HTMLResponse(
+            resources.files("pfm_jax.serving").joinpath("serve.html").read_text("utf-8")
+        )
+
+    async def health(self, _: Request) -> Response:
+        """Status, detector fingerprint, threshold and queue length."""
+        about = {"threshold": self.threshold.value, "about": str(self.threshold)}
+        status = {"status": "ok", "detector": self.scorer.fingerprint, **about}
+        return JSONResponse({**status, "waiting": self.batcher.queue.qsize()})
+
+    async def metrics(self, _: Request) -> Response:
+        """Counters in Prometheus format."""
+        return Response(generate_latest(self.registry), media_type="text/plain; version=0.0.4")
+
+    async def refused(self, _: Request, error: Exception) -> Response:
+        """Converts an error to a status and one sentence."""
+        status, detail = 500, "the detector failed"
+        if isinstance(error, HTTPException):
+            status = error.status_code
+            detail = HINTS.get(status, error.detail)
+        self.answers.labels(str(status)).inc()
+        return JSONResponse({"error": detail}, status)
+
+    @asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        """Compiles the programs before accepting requests, then runs the batcher."""
+        for count in (1, images.BATCH_SIZE):
+            blank = np.zeros((count, *(self.scorer.size,) * 2, 3), np.uint8)
+            await asyncio.to_thread(self.scorer.score, blank)
+        task = asyncio.create_task(self.batcher.run())
+        yield
+        task.cancel()
+
+
+def app(scorer: Scorer, threshold: Threshold, limits: Limits = DEFAULT_LIMITS) -> Starlette:
+    """Creates the service as an ASGI application."""
+    service = Service(scorer, threshold, limits)
+    routes = [
+        Route("/", service.page),
+        Route("/score", service.score, methods=["POST"]),
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: service.refused, Exception: service.refused}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=service.running)

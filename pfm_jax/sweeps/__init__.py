@@ -1,0 +1,1 @@
+"""Many runs: the plan, its jobs, their engines, the results."""

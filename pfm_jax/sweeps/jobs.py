@@ -1,0 +1,148 @@
+"""Execution of a sweep plan, job by job.
+
+A *job* is the runs of one category on one pair of networks, which share the features of the
+training images.
+
+    WORKDIR/sweep.json                          the plan
+    WORKDIR/RUN/seed_N/CATEGORY/                a run folder, or failed.json with the reason
+    WORKDIR/speed/CASE.json                     images per second
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pfm_jax.backbones.networks import Networks, load_networks
+from pfm_jax.config import Sources, to_dict
+from pfm_jax.evaluation.evaluate import joined
+from pfm_jax.inference.detector import Detector, Record, score_batch
+from pfm_jax.model import heads as mapping
+from pfm_jax.model import tiles
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.runs import record
+from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
+from pfm_jax.runs.train import Features, partition, train_together
+from pfm_jax.sweeps.plan import Job, Plan, replaced
+from pfm_jax.system import files
+from pfm_jax.training import cache
+from pfm_jax.types import LEVELS, InputError
+
+log = logging.getLogger(__name__)
+
+
+def unfinished(plan: Plan, job: Job, workdir: Path) -> list[tuple[str, int]]:
+    """Runs and seeds of a job without complete results."""
+    return [
+        (run, seed)
+        for run in job.runs
+        for seed in plan.seeds
+        if not _is_done(plan, run, plan.folder(workdir, run, seed, job.category), seed)
+    ]
+
+
+def _is_done(plan: Plan, run: str, folder: Path, seed: int) -> bool:
+    if not (folder / "metrics.json").is_file():
+        return False
+    found = json.loads((folder / "metrics.json").read_text())
+    config = to_dict(dataclasses.replace(plan.configs[run], seed=seed))
+    measured = set(map(joined, plan.combinations(run)))
+    return found["config"] == config and measured <= set(found["combinations"])
+
+
+def fail(plan: Plan, job: Job, workdir: Path, reason: str, missing: bool = False) -> None:
+    """Records the failure reason of every unfinished run of a job.
+
+    `missing` marks absent weights or data, as opposed to a failure of the run itself.
+    """
+    for run, seed in unfinished(plan, job, workdir):
+        _fail(plan.folder(workdir, run, seed, job.category), reason, missing)
+
+
+def _fail(folder: Path, reason: str, missing: bool) -> None:
+    content = json.dumps({"reason": reason, "missing": missing})
+    files.write(folder / "failed.json", content.encode())
+
+
+def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
+    """Completes a job. A failed run records its reason and does not stop the others."""
+    todo = unfinished(plan, job, workdir)
+    if not todo and not _unmeasured_speeds(plan, job, workdir):
+        return
+    config, sources = plan.configs[job.runs[0]], resolved(sources)
+    try:
+        networks, weights = load_networks(config.networks, sources.weights_dir)
+        dataset = load_dataset(config, job.category, sources)
+    except InputError as error:
+        fail(plan, job, workdir, str(error), missing=True)
+        return
+    names = [run for run in job.runs if any(run == name for name, _ in todo)]
+    latent = {level for run in names for level in plan.configs[run].mapping.latent}
+    levels = tuple(level for level in LEVELS if level in latent)
+    cut = tiles.training_tiles(config.data)
+    features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
+    for name in names:
+        runs = [
+            RunFolder(
+                plan.folder(workdir, name, seed, job.category),
+                provenance(
+                    dataclasses.replace(plan.configs[name], seed=seed),
+                    *(job.category, dataset, weights, sources),
+                ),
+                dataset,
+                plan.combinations(name),
+            )
+            for run, seed in todo
+            if run == name
+        ]
+        with record.logged(workdir):
+            for together in partition(runs, networks):
+                _train(together, networks, features)
+    for case in _unmeasured_speeds(plan, job, workdir):
+        measure_speed(plan, case, networks, workdir)
+
+
+def _train(runs: list[RunFolder], networks: Networks, features: Features) -> None:
+    try:
+        train_together(runs, networks, features)
+    except Exception as error:  # keep one failure from ending the other runs of the job
+        log.exception("%s", ", ".join(str(run.folder) for run in runs))
+        for run in runs:
+            _fail(run.folder, f"{type(error).__name__}: {error}", missing=False)
+        return
+    for run in runs:
+        (run.folder / "failed.json").unlink(missing_ok=True)
+
+
+def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
+    """Cases of a job without a speed measurement, which is taken on the first category only."""
+    if job.category != plan.categories[0]:
+        return []
+    names = [name for name, case in plan.cases.items() if case.run in job.runs]
+    return [name for name in names if not (workdir / "speed" / f"{name}.json").is_file()]
+
+
+def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
+    """Measures a case's images per second at batch size 1, from pixels to map (Table VI)."""
+    run, levels = plan.cases[case].run, plan.cases[case].levels
+    config = plan.configs[run]
+    config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
+    channels = feature_channels(networks, config.levels)
+    heads = mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
+    record = Record(config, np.zeros(0, np.float32), {})
+    detector = Detector(networks, heads, None, scoring_spec(config), record)
+    image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
+    for _ in range(6):
+        start = time.perf_counter()
+        score_batch(detector, image).fused.block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    found = {"images_per_second": 1 / float(np.median(seconds[1:]))}
+    files.write(workdir / "speed" / f"{case}.json", json.dumps(found).encode())

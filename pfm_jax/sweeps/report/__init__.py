@@ -1,0 +1,1 @@
+"""What a sweep shows: tables, plots, claims, a page."""

@@ -1,0 +1,159 @@
+"""SVG plots of a sweep's cells for its report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from pfm_jax.runs import record
+from pfm_jax.sweeps.plan import Plan
+from pfm_jax.sweeps.report.tables import METRIC_NAMES, case_cells, describe
+from pfm_jax.sweeps.results import Cell, over_seeds
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
+MARKERS = "osD^vPX*"
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pfm_jax",
+    "font.size": 9,
+    "font.family": "sans-serif",
+}
+
+
+class Plot(NamedTuple):
+    """Plot with a text alternative.
+
+    Attributes:
+        title: caption.
+        svg: `<svg>` element.
+        words: text alternative for screen readers.
+    """
+
+    title: str
+    svg: str
+    words: str
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        FigureCanvasSVG(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(height: float = 3.2) -> Figure:
+    with mpl.rc_context(STYLE):
+        return Figure(figsize=(5.4, height), layout="constrained")
+
+
+def by_category(
+    plan: Plan, found: Sequence[Cell], cases: Sequence[str], metric: str, title: str
+) -> Plot | None:
+    """Plots a metric of some cases by category, with deviation over seeds (figures 7 to 9)."""
+    figure = _figure(3.0 + 0.18 * len(cases))
+    axis, words = figure.subplots(), []
+    for index, case in enumerate(cases):
+        spreads = {c: over_seeds(case_cells(found, case, c), metric) for c in plan.categories}
+        there = {c: s for c, s in spreads.items() if s is not None}
+        if not there:
+            continue
+        at = [plan.categories.index(c) + 0.08 * (index - (len(cases) - 1) / 2) for c in there]
+        axis.errorbar(
+            at,
+            [100 * s.mean for s in there.values()],
+            [0 if s.count == 1 else 100 * s.deviation for s in there.values()],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            linestyle="none",
+            capsize=2,
+            label=describe(plan, case),
+        )
+        values = ", ".join(f"{c} {100 * s.mean:.1f}" for c, s in there.items())
+        words.append(f"{describe(plan, case)}: {values}")
+    if not words:
+        return None
+    axis.set_xticks(
+        range(len(plan.categories)), plan.categories, rotation=45 * (len(plan.categories) > 4)
+    )
+    axis.set_xlim(-0.5, len(plan.categories) - 0.5)
+    axis.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axis.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    return Plot(title, _svg(figure), "; ".join(words))
+
+
+def scores(cell: Cell, title: str) -> Plot | None:
+    """Plots score histograms of a run's good and anomalous test images."""
+    path = cell.folder / "scores.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        rows = [(float(row["score"]), int(row["label"])) for row in csv.DictReader(file)]
+    kinds = [[score for score, label in rows if label == kind] for kind in (0, 1)]
+    bins = np.histogram_bin_edges([score for score, _ in rows], 30)
+    figure = _figure(2.6)
+    axis = figure.subplots()
+    for values, name, colour in zip(kinds, ("good", "anomalous"), COLOURS, strict=False):
+        axis.hist(values, bins.tolist(), color=colour, alpha=0.6, label=f"{name} ({len(values)})")
+    axis.set(xlabel="image score", ylabel="test images")
+    axis.legend(frameon=False)
+    middle = [f"{np.median(v):.3f}" for v in kinds]
+    words = f"median score of good images {middle[0]}, of anomalous ones {middle[1]}"
+    return Plot(title, _svg(figure), words)
+
+
+def learning_curves(cells: Sequence[Cell], title: str) -> Plot | None:
+    """Plots training losses, one line per level and run."""
+    figure, ends = _figure(2.8), []
+    axis, labelled = figure.subplots(), set()
+    for cell in cells:
+        lines = record.read_curve(cell.folder)
+        for index, level in enumerate(lines[0]["loss"] if lines else ()):
+            axis.plot(
+                [line["step"] for line in lines],
+                [line["loss"][level] for line in lines],
+                color=COLOURS[index],
+                linewidth=1,
+                label=None if level in labelled else level,
+            )
+            labelled.add(level)
+            ends.append(f"{level}, seed {cell.seed}: {lines[-1]['loss'][level]:.2e} at the end")
+    if not ends:
+        return None
+    axis.set(yscale="log", xlabel="step", ylabel="training loss")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return Plot(title, _svg(figure), "; ".join(ends))
+
+
+def figure_cases(plan: Plan) -> dict[str, list[str]]:
+    """Title of each figure 7 to 9 -> the cases that it compares, by pair of networks."""
+    pairs: dict[str, list[str]] = {}
+    for name, case in plan.cases.items():
+        networks = plan.configs[case.run].networks
+        if networks.pretrained:
+            pairs.setdefault(f"{networks.source}, {networks.target}", []).append(name)
+    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
+    found: dict[str, list[str]] = {}
+    for pair, names in pairs.items():
+        ways = [n for n in names if one[n]]
+        levels = {plan.cases[n].levels for n in ways}
+        both = [n for n in names if not one[n] and plan.cases[n].levels in levels]
+        if ways and both:
+            found[f"Figure 7: one direction and both ({pair})"] = [*ways, *both]
+        by_levels = {plan.cases[n].levels: n for n in names if not one[n]}
+        if len(by_levels) > 1:
+            found[f"Figure 8: levels ({pair})"] = list(by_levels.values())
+    whole = {plan.cases[n]: n for n, c in plan.cases.items() if len(c.levels) == 3 and not one[n]}
+    if len(whole) > 1:
+        found["Figure 9: networks, and random weights"] = list(whole.values())
+    return found

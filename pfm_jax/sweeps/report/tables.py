@@ -1,0 +1,197 @@
+"""Tables III to VII of the paper, with the sweep's results beside the published ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pfm_jax.config import DIRECTIONS
+from pfm_jax.metrics import PAPER_METRICS
+from pfm_jax.sweeps.plan import Plan
+from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
+from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
+from pfm_jax.types import LEVELS
+
+METRIC_NAMES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "PRO"}
+MISSING = "missing"
+MVTEC_CATEGORIES = 15
+
+
+class Table(NamedTuple):
+    """Formatted table.
+
+    Attributes:
+        name: file name without suffix.
+        title: title, with the number of the paper's table.
+        note: caption with units and conditions.
+        header: column names.
+        published: indices of columns with published results.
+        rows: one entry per column; the first names the row.
+    """
+
+    name: str
+    title: str
+    note: str
+    header: list[str]
+    published: set[int]
+    rows: list[list[str]]
+
+    def to_csv(self) -> str:
+        """CSV text, with published columns marked in the header."""
+        header = [
+            f"{name} (published)" if index in self.published else name
+            for index, name in enumerate(self.header)
+        ]
+        return _csv([header, *self.rows])
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def percent(spread: Spread | None) -> str:
+    """Formats mean, deviation and number of seeds as `97.5 ± 0.2 (3)`."""
+    if spread is None:
+        return MISSING
+    if spread.count == 1:
+        return f"{100 * spread.mean:.1f} (1)"
+    return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f} ({spread.count})"
+
+
+def describe(plan: Plan, case: str) -> str:
+    """One-line description of a case: directions, networks, levels."""
+    where = plan.cases[case]
+    config = plan.configs[where.run]
+    networks, mapping = config.networks, config.mapping
+    pair = f"{networks.source} and {networks.target}" + (
+        "" if networks.pretrained else ", random weights"
+    )
+    kind = {1: "PFM", 2: "B-PFM"}[len(mapping.directions)]
+    if len(where.levels) == len(LEVELS) and kind == "B-PFM":
+        return f"MB-PFM, {pair}"
+    return f"{kind}, {pair}, {', '.join(where.levels)}"
+
+
+def comparable_cases(plan: Plan) -> list[str]:
+    """Cases comparable with other methods: three levels, both directions, pretrained."""
+    found: list[str] = []
+    for name, case in plan.cases.items():
+        config = plan.configs[case.run]
+        whole = len(case.levels) == len(LEVELS) and config.mapping.directions == DIRECTIONS
+        twice = any(plan.cases[other] == case for other in found)
+        if whole and config.networks.pretrained and not twice:
+            found.append(name)
+    return found
+
+
+def case_cells(found: Sequence[Cell], case: str, category: str | None = None) -> list[Cell]:
+    """Cells of a case, in all categories or one."""
+    return [c for c in found if c.case == case and category in (None, c.category)]
+
+
+def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table:
+    """Table III, IV or V."""
+    ours, rows = comparable_cases(plan), []
+    known = [name for name in published.rows if name != "average"]
+    for category in dict.fromkeys((*known, *plan.categories)):
+        cells = [over_seeds(case_cells(found, case, category), published.metric) for case in ours]
+        shown = map(percent, cells) if category in plan.categories else ["-"] * len(ours)
+        rows.append([category, *shown, *_published(published, category)])
+    means = [over_categories(case_cells(found, case), published.metric) for case in ours]
+    rows.append(
+        [f"mean of {len(plan.categories)}", *map(percent, means), *_published(published, "average")]
+    )
+    header = ["category", *(f"ours: {describe(plan, case)}" for case in ours)]
+    header += _papers_first(published.methods)
+    return Table(
+        name=f"table_{published.number.lower()}_{published.metric}",
+        title=f"Table {published.number}: {METRIC_NAMES[published.metric]}",
+        note=(
+            "Percent; mean ± deviation over (seeds) at the last step. Published means are of the"
+            f" {MVTEC_CATEGORIES} categories of MVTec AD, ours of those of this sweep."
+        ),
+        header=header,
+        published=set(range(1 + len(ours), len(header))),
+        rows=rows,
+    )
+
+
+def _published(table: Published, category: str) -> list[str]:
+    values = table.rows.get(category, (None,) * len(table.methods))
+    return _papers_first(["-" if value is None else f"{value:.1f}" for value in values])
+
+
+def _papers_first(columns: Sequence[str]) -> list[str]:
+    """Moves the last column, the paper's own method, to the front, next to ours."""
+    return [*columns[-1:], *columns[:-1]]
+
+
+def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
+    """Table VII: ablation over every case of the sweep."""
+    rows = []
+    for case in plan.cases:
+        ours = [over_categories(case_cells(found, case), metric) for metric in PAPER_METRICS]
+        number = case.removeprefix("case_")
+        values = ABLATION.get(int(number)) if number.isdecimal() else None
+        theirs = ["-"] * 3 if values is None else [f"{value:.1f}" for value in values]
+        rows.append([case, describe(plan, case), *map(percent, ours), *theirs])
+    names = [METRIC_NAMES[metric] for metric in PAPER_METRICS]
+    return Table(
+        name="table_vii_ablation",
+        title="Table VII: directions, levels and networks",
+        note=(
+            f"Percent, mean over {', '.join(plan.categories)}; ± deviation of it over (seeds)."
+            f" Published: means of the {MVTEC_CATEGORIES} categories of MVTec AD, one seed."
+        ),
+        header=["case", "what", *names, *names],
+        published={5, 6, 7},
+        rows=rows,
+    )
+
+
+def speed(plan: Plan, workdir: Path) -> Table:
+    """Table VI: images per second."""
+    rows = []
+    for case in plan.cases:
+        path = workdir / "speed" / f"{case}.json"
+        value = json.loads(path.read_text())["images_per_second"] if path.is_file() else None
+        rows.append([describe(plan, case), MISSING if value is None else f"{value:.1f}", "-"])
+    rows += [
+        [f"{method} (as published)", "-", f"{value}"] for method, value in IMAGES_PER_SECOND.items()
+    ]
+    return Table(
+        name="table_vi_images_per_second",
+        title="Table VI: images per second",
+        note="One image at a time, from pixels to map. Published: on an NVIDIA GTX 1660.",
+        header=["method", "on this machine", "the paper"],
+        published={2},
+        rows=rows,
+    )
+
+
+def all_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
+    """Tables III to VII."""
+    three = [comparison(plan, found, published) for published in TABLES]
+    return [*three, speed(plan, workdir), ablation(plan, found)]
+
+
+def cells_csv(found: Sequence[Cell]) -> str:
+    """CSV of all cells: metrics as fractions, bootstrap interval bounds, reason."""
+    header = ["case", "category", "seed", "image_ap"]
+    for metric in PAPER_METRICS:
+        header += [metric, f"{metric}_low", f"{metric}_high"]
+    rows: list[list[Any]] = [[*header, "reason"]]
+    for cell in found:
+        row: list[Any] = [cell.case, cell.category, cell.seed]
+        metrics = cell.metrics or {"intervals": {}}
+        row.append(metrics.get("image_ap", ""))
+        for metric in PAPER_METRICS:
+            row += [metrics.get(metric, ""), *metrics["intervals"].get(metric, ("", ""))]
+        rows.append([*row, cell.reason])
+    return _csv(rows)

@@ -1,0 +1,131 @@
+"""Results of a sweep: the metrics of every cell, or the reason for their absence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfm_jax.evaluation.evaluate import joined
+from pfm_jax.sweeps.plan import Plan
+from pfm_jax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """Result of one case, category and seed.
+
+    Attributes:
+        case, category, seed: position in the sweep's grid.
+        folder: folder of the run that measures the case.
+        metrics: fields of `types.Metrics` at the case's levels; None without results.
+        reason: reason for the absence of metrics.
+        missing: whether weights or data were absent, as opposed to a failure.
+    """
+
+    case: str
+    category: str
+    seed: int
+    folder: Path
+    metrics: dict[str, Any] | None
+    reason: str = ""
+    missing: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; the deviation of one value is NaN."""
+
+    mean: float
+    deviation: float
+    count: int
+
+
+def read_plan(workdir: Path) -> Plan:
+    """Reads the plan of the sweep in `workdir`. Raises InputError if none exists."""
+    path = workdir / "sweep.json"
+    try:
+        return Plan.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"workdir={workdir}: no sweep in it ({path} can't be read: {error}); "
+            "python -m launch.sweep makes one"
+        ) from error
+
+
+def cells(plan: Plan, workdir: Path) -> list[Cell]:
+    """Reads all cells of a sweep, ordered by case, category and seed."""
+    return [
+        _cell(plan, workdir, case, category, seed)
+        for case in plan.cases
+        for category in plan.categories
+        for seed in plan.seeds
+    ]
+
+
+def _cell(plan: Plan, workdir: Path, case: str, category: str, seed: int) -> Cell:
+    run, levels = plan.cases[case].run, plan.cases[case].levels
+    folder = plan.folder(workdir, run, seed, category)
+    if (folder / "failed.json").is_file():
+        failure = json.loads((folder / "failed.json").read_text())
+        return Cell(case, category, seed, folder, None, failure["reason"], failure["missing"])
+    if not (folder / "metrics.json").is_file():
+        return Cell(case, category, seed, folder, None, "not done yet")
+    found = json.loads((folder / "metrics.json").read_text())
+    if len(levels) == len(plan.configs[run].mapping.latent):
+        return Cell(case, category, seed, folder, found)
+    name = joined(levels)
+    metrics = found["levels"].get(name) or found["combinations"].get(name)
+    return Cell(case, category, seed, folder, metrics, "" if metrics else "not done yet")
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and sample deviation, ignoring None; None without values."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    deviation = float(np.std(there, ddof=1)) if len(there) > 1 else float("nan")
+    return Spread(float(np.mean(there)), deviation, len(there))
+
+
+def over_seeds(found: Sequence[Cell], metric: str) -> Spread | None:
+    """Spread of a metric over cells that differ in seed."""
+    return spread(cell.metrics[metric] for cell in found if cell.metrics)
+
+
+def over_categories(found: Sequence[Cell], metric: str) -> Spread | None:
+    """Spread over seeds of the mean over categories, for seeds with results in every category."""
+    categories = {cell.category for cell in found}
+    means = []
+    for seed in sorted({cell.seed for cell in found}):
+        own = [cell.metrics[metric] for cell in found if cell.seed == seed and cell.metrics]
+        if len(own) == len(categories) and None not in own:
+            means.append(float(np.mean(own)))
+    return spread(means)
+
+
+def _kind(cell: Cell) -> str:
+    return "done" if cell.metrics else "missing" if cell.missing else "failed"
+
+
+def failures(found: Sequence[Cell]) -> list[Cell]:
+    """Cells without metrics for a reason other than absent weights or data."""
+    return [cell for cell in found if _kind(cell) == "failed"]
+
+
+def summary(found: Sequence[Cell]) -> str:
+    """Formats the count of cells by state, then each distinct reason."""
+    count = Counter(map(_kind, found))
+    lines = [", ".join(f"{count[k]} {k}" for k in ("done", "missing", "failed")) + " cells"]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for cell in found:
+        if not cell.metrics:
+            cases = reasons.setdefault((_kind(cell), cell.reason), [])
+            cases += [cell.case] * (cell.case not in cases)
+    lines += [f"{k}: {', '.join(cases)}: {reason}" for (k, reason), cases in reasons.items()]
+    return "\n".join(lines)

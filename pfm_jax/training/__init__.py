@@ -1,0 +1,1 @@
+"""How heads are trained: cached features, sampling, the step, the loop, checkpoints."""

@@ -1,0 +1,128 @@
+"""Positions of a training step.
+
+The draw follows from the key and the step alone: a resumed run sees what an undisturbed one would
+have seen, and a cache on disk gives what a cache on the device gives. Hard mining then follows from
+the state of the heads.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from pfm_jax.model import heads as mapping
+from pfm_jax.model.heads import Heads
+from pfm_jax.model.problem import Problem
+from pfm_jax.types import LEVELS, Batch, Features
+
+Rows = dict[str, Array]
+"""Level -> rows of the cached features, or their mask, `[P]`."""
+
+
+def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Rows, Rows]:
+    """Draws the rows `[P]` of each level that a step sees, and their masks `[P]`.
+
+    Positions are drawn uniformly with replacement, independently of which other levels there are,
+    the candidates of `keep_hardest` last. Images: every image once an epoch, in a new order each
+    epoch, the last batch padded.
+
+    Args:
+        key: folded with what the draw depends on.
+        step: number of the step.
+        dataset: which one of the cache's data sets.
+        problem: recipe and sizes.
+    """
+    draw_one = _draw_positions if problem.train.sampling == "positions" else _draw_images
+    rows, masks = draw_one(key, step, problem)
+    return {k: r + dataset * problem.rows[k] for k, r in rows.items()}, masks
+
+
+def _draw_positions(key: Array, step: Array, problem: Problem) -> tuple[Rows, Rows]:
+    rows, masks, key = {}, {}, jax.random.fold_in(key, step)
+    for level, size in sorted(problem.rows.items()):
+        own, shape = jax.random.fold_in(key, LEVELS.index(level)), rows_drawn(level, problem)
+        rows[level] = jax.random.randint(own, (shape,), 0, size)
+        masks[level] = jnp.ones(shape)
+    return rows, masks
+
+
+def _draw_images(key: Array, step: Array, problem: Problem) -> tuple[Rows, Rows]:
+    num_images, batch_size = problem.num_tiles, problem.train.batch_size
+    batches = -(-num_images // batch_size)
+    order = jax.random.permutation(jax.random.fold_in(key, step // batches), num_images)
+    slots = (step % batches) * batch_size + jnp.arange(batch_size)
+    images, real = order[slots % num_images], (slots < num_images).astype(jnp.float32)
+    rows, masks = {}, {}
+    for level, positions in sorted(problem.positions):
+        rows[level] = (images[:, None] * positions + jnp.arange(positions)[None]).reshape(-1)
+        masks[level] = jnp.repeat(real, positions)
+    return rows, masks
+
+
+def rows_drawn(level: str, problem: Problem) -> int:
+    """Rows of a level that a step draws: those of its batch, or half of those and candidates."""
+    if problem.train.sampling == "images":
+        return problem.train.batch_size * dict(problem.positions)[level]
+    wanted, candidates = problem.train.positions[level], problem.train.candidates
+    return wanted - wanted // 2 + candidates * wanted if candidates else wanted
+
+
+def pick(features: Features, rows: Rows) -> Features:
+    """Picks rows of every level, of NumPy or JAX arrays."""
+    return {k: jax.tree.map(lambda f, k=k: f[rows[k]], features[k]) for k in rows}
+
+
+def keep_hardest(heads: Heads, drawn: Batch, problem: Problem) -> Batch:
+    """Keeps half of the draw and fills the rest with the hardest candidates.
+
+    The score of an image is that of its worst position, so those are seen more often. (Candidates
+    are mapped with the running statistics of BatchNorm, as when scoring.)
+    """
+    config, dtype = problem.mapping, jnp.dtype(problem.train.precision)
+    rows = {}
+    for level, head in heads.items():
+        half = problem.train.positions[level] // 2
+        sure = problem.train.positions[level] - half
+        candidates = jax.tree.map(lambda x, sure=sure: x[sure:], drawn.features[level])
+        inputs, targets = mapping.inputs_and_targets(candidates, config.directions)
+        predictions, _ = mapping.apply(head, inputs, dtype=dtype)
+        distances = mapping.residuals(predictions, targets, config)
+        _, worst = lax.top_k(sum(distances.values(), jnp.float32(0)), half)
+        rows[level] = jnp.concatenate([jnp.arange(sure), sure + worst])
+    masks = {level: drawn.mask[level][chosen] for level, chosen in rows.items()}
+    return Batch(pick(drawn.features, rows), masks)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "problem"))
+def _draw_many(
+    keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
+) -> tuple[Rows, Rows]:
+    def one_run(key: Array, dataset: Array) -> tuple[Rows, Rows]:
+        one_step = functools.partial(draw, problem=problem)
+        return jax.vmap(one_step, (None, 0, None))(key, first + jnp.arange(steps), dataset)
+
+    return jax.vmap(one_run)(keys, datasets)
+
+
+def gather(
+    rows: Features, keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
+) -> Batch:
+    """Gathers the steps of runs `[G]` from `first` on from features on host or disk.
+
+    Returns:
+        Batches `[G, steps, P, ...]`.
+    """
+    drawn, masks = _draw_many(keys, first, datasets, steps, problem)
+    return Batch(pick(rows, jax.tree.map(np.asarray, drawn)), masks)
+
+
+def step_bytes(rows: Features, problem: Problem) -> int:
+    """Bytes of cached features that one step of one run sees."""
+    return sum(
+        rows_drawn(level, problem) * sum(f.shape[-1] * f.dtype.itemsize for f in rows[level])
+        for level in problem.levels
+    )
