@@ -30,7 +30,7 @@ from pfm_jax.system import arrays
 from pfm_jax.types import InputError
 from tests.synthetic import texture
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parent / "parity" / "goldens"
 SECONDS, GIBIBYTES = 5, 2
 SPECIAL = (b"\x00", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x00" * 8, b"\xff" * 8)
 

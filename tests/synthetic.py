@@ -15,7 +15,7 @@ from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, Sources, TrainConfig
 from pfm_jax.inference.scorer import Scorer
-from tests.goldens.seeded import seeded_tensor
+from tests.parity.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 

@@ -15,7 +15,7 @@ from pfm_jax.datasets import images
 from tests.bad_inputs import CASES, HEADINGS, encoded, told
 from tests.synthetic import make_category, texture
 
-PAGE = Path(__file__).parents[1] / "docs" / "robustness.md"
+PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -133,7 +133,7 @@ def test_killed_at_any_moment_it_ends_with_one_row_an_image(tmp_path: Path) -> N
     command = [sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / "out")]
     table, kills = tmp_path / "out" / "scores.csv", 0
     for rows in (9, 50, 120):
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         while process.poll() is None:
             if table.is_file() and table.read_bytes().count(b"\n") > rows:
                 process.send_signal(signal.SIGKILL)

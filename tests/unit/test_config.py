@@ -17,7 +17,7 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
 from pfm_jax.validation import validate
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem[0] != "_")
 
 

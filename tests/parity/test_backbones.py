@@ -12,7 +12,7 @@ import pytest
 from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.types import LEVELS, STRIDES, InputError
-from tests.goldens.seeded import seeded_images, seeded_tensor
+from tests.parity.goldens.seeded import seeded_images, seeded_tensor
 
 GOLDENS = np.load(Path(__file__).parent / "goldens" / "backbones.npz")
 # Of the largest magnitude of a level.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.synthetic import make_category, make_weights
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LAUNCHERS = (
     *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
     *("predict", "export", "serve", "proxy"),

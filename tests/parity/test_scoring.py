@@ -1,4 +1,4 @@
-"""Upsampling against torch (tests/goldens/upsample.npz), fusion against its definition."""
+"""Upsampling against torch (tests/parity/goldens/upsample.npz), fusion against its definition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pfm_jax.config import ScoringConfig
 from pfm_jax.model import scoring
-from tests.goldens.seeded import seeded_images
+from tests.parity.goldens.seeded import seeded_images
 
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "upsample.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDEN.files if "/" in key})

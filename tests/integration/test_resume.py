@@ -30,7 +30,7 @@ from pfm_jax.types import InputError
 from tests import kill
 from tests.synthetic import make_sources, small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

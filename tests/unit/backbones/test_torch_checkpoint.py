@@ -17,7 +17,7 @@ import pytest
 from pfm_jax.backbones import torch_checkpoint
 from pfm_jax.types import InputError
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[2] / "parity" / "goldens"
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])

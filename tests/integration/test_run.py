@@ -31,7 +31,7 @@ from pfm_jax.training.step import init_state
 from pfm_jax.types import Dataset, InputError
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from pfm_jax.training import cache, loop
 from pfm_jax.training import step as train
 from tests.synthetic import LEVELS, make_sources, small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

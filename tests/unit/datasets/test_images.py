@@ -11,10 +11,10 @@ from PIL import Image
 
 from pfm_jax.datasets import images
 from pfm_jax.types import Example, InputError
-from tests.goldens.seeded import seeded_bytes, seeded_mask
+from tests.parity.goldens.seeded import seeded_bytes, seeded_mask
 from tests.synthetic import png, texture
 
-GOLDEN = np.load(Path(__file__).parent / "goldens" / "resize.npz")
+GOLDEN = np.load(Path(__file__).parents[2] / "parity" / "goldens" / "resize.npz")
 SIZES = sorted({key.split("/")[1] for key in GOLDEN.files if "/" in key})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pfm_jax.model import features
-from tests.goldens.seeded import seeded_images
+from tests.parity.goldens.seeded import seeded_images
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])

@@ -35,7 +35,7 @@ from tests.synthetic import png, red_scorer, texture
 
 THRESHOLD = Threshold(0.5)
 LIMITS = Limits(megabytes=2, megapixels=4)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def red_square(size: tuple[int, int] = (90, 60)) -> np.ndarray:

@@ -28,7 +28,7 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config, texture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IMAGES = np.stack([texture(seed, 80) for seed in range(11)])
 THRESHOLD = Threshold(0.25, 0.05, 0.1, 32)
 

@@ -16,7 +16,7 @@ from pfm_jax import backbones
 from pfm_jax.backbones import locate
 from pfm_jax.backbones import weights as pretrained
 from pfm_jax.types import InputError
-from tests.goldens.seeded import seeded_tensor
+from tests.parity.goldens.seeded import seeded_tensor
 from tests.synthetic import make_weights
 
 RESNET18 = backbones.get("resnet18")

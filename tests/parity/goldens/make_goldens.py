@@ -4,7 +4,7 @@ Run by hand, in an environment of its own (Python 3.11; neither jax nor pfm_jax 
 
     pip install torch==2.14.1 torchvision==0.29.1 efficientnet_lite_pytorch==0.1.0 \
         numpy==2.4.6 pillow==13.0.0
-    python tests/goldens/make_goldens.py
+    python tests/parity/goldens/make_goldens.py
 
 Networks and heads run in float64: the goldens then depend on no machine's order of summation, and
 what a float32 implementation differs by is its own rounding. Under a minute on 2 cores.

@@ -1,4 +1,4 @@
-"""The heads, their loss, gradients and optimiser against torch (tests/goldens/heads.npz)."""
+"""The heads, their loss, gradients and optimiser against torch (tests/parity/goldens/heads.npz)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pfm_jax.model.heads import Head, Heads
 from pfm_jax.model.problem import make_problem
 from pfm_jax.training import step as train
 from pfm_jax.types import Batch, Pair
-from tests.goldens.seeded import SEED, seeded_images, seeded_tensor
+from tests.parity.goldens.seeded import SEED, seeded_images, seeded_tensor
 
 LEVEL = "conv3_x"
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "heads.npz")

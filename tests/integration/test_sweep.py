@@ -28,7 +28,7 @@ from pfm_jax.types import LEVELS, InputError
 from tests.small_sweep import CASES, small_sweep
 from tests.synthetic import make_sources, small_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LATENT = dict.fromkeys(LEVELS, 8)
 
 

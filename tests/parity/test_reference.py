@@ -24,7 +24,7 @@ from pfm_jax.model import heads as mapping
 from pfm_jax.model.problem import make_problem
 from pfm_jax.training import step as train
 from pfm_jax.types import Batch, ScoreMaps
-from tests.goldens.seeded import seeded_bytes
+from tests.parity.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights
 
 torch = pytest.importorskip("torch", reason="torch is in the extra `bench`")
