@@ -9,7 +9,8 @@ R18-R50. `paper_schedule` takes many hours a category on a CPU; to skip it, add
 
 from typing import Any
 
-from pfm_jax.config import Config, SweepConfig, load_recipe
+from pfm_jax.config import Config, SweepConfig
+from pfm_jax.recipes import load_recipe
 
 
 def get_config() -> SweepConfig:

@@ -5,13 +5,11 @@ arguments of `jit`. (Annotations are not deferred here: flags read the types.)
 """
 
 import dataclasses
-import difflib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-from pfm_jax.types import DIRECTIONS, InputError
+from pfm_jax.types import DIRECTIONS
 
 
 def _by_value(config: object) -> int:
@@ -192,45 +190,6 @@ class Sources:
     def data_path(self) -> Path | None:
         """`data_dir` as a path."""
         return Path(self.data_dir) if self.data_dir else None
-
-
-def load_recipe(name: str) -> Config | SweepConfig:
-    """Loads a recipe file.
-
-    Args:
-        name: a recipe of the package (`"mb_pfm_r18_r50"`), or the path of a `.py` file with a
-            function `get_config()`.
-
-    Raises:
-        InputError: no such file, or it gives no recipe.
-    """
-    found = _recipe_file(name)
-    try:
-        spec = importlib.util.spec_from_file_location(f"recipe_{found.stem}", found)
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # a recipe is a program, and may fail in any way
-        said = str(error).strip().splitlines()
-        raise InputError(f"config={name}: {said[-1] if said else type(error).__name__}") from error
-    if not isinstance(config, Config | SweepConfig):
-        raise InputError(f"config={name}: its get_config() returns no pfm_jax Config")
-    return config
-
-
-def _recipe_file(name: str) -> Path:
-    if (path := Path(name)).is_file():
-        return path
-    here = Path(__file__).parent
-    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    known = sorted(file.stem for file in folder.glob("[!_]*.py"))
-    if name.removesuffix(".py") in known:
-        return folder / f"{path.stem}.py"
-    near = difflib.get_close_matches(path.stem, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"recipes are {', '.join(known)}"
-    raise InputError(f"config={name}: no such file, and no recipe of that name; {hint}")
 
 
 PARTS = {

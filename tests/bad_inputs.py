@@ -27,12 +27,12 @@ from pfm_jax.backbones import locate, torch_checkpoint
 from pfm_jax.backbones import weights as pretrained
 from pfm_jax.config import Sources
 from pfm_jax.inference.detector import Detector
+from pfm_jax.recipes import validate
 from pfm_jax.runs.run import evaluate_run
 from pfm_jax.runs.train import train_categories
 from pfm_jax.serving.batch import predict
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import LEVELS, InputError
-from pfm_jax.validation import validate
 from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
 
 Case = Callable[[Path], object]

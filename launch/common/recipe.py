@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pfm_jax.config import Config, SweepConfig, from_dict, load_recipe
+from pfm_jax.config import Config, SweepConfig, from_dict
+from pfm_jax.recipes import load_recipe
 from pfm_jax.types import InputError
 
 flags.disclaim_key_flags()  # `--config` belongs to the launcher that calls `define`

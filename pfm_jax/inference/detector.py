@@ -254,3 +254,6 @@ def _shapes(networks: Networks, record: Record) -> Any:
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
     return Detector(networks, heads, normality, scoring_spec(config), record)
+
+
+load = Detector.load

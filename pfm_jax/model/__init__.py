@@ -1,1 +1,12 @@
-"""The paper's equations: features, heads, tiles, scores."""
+"""The paper's equations: features in; heads, losses, anomaly maps and scores out.
+
+Pure functions over pytrees, without I/O. `features` (networks to unit vectors), `layers` (1x1
+convolution, BatchNorm), `heads` (MNN and RMNN, loss, residual), `tiles` (large images), `scoring`
+(residuals to scores), `problem` (static data of training).
+"""
+
+from pfm_jax.model.heads import Head, Heads
+from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.scoring import ScoringSpec, scoring_spec
+
+__all__ = ["Head", "Heads", "Problem", "ScoringSpec", "make_problem", "scoring_spec"]

@@ -19,11 +19,11 @@ from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import make_problem
 from pfm_jax.model.scoring import scoring_spec
+from pfm_jax.recipes import validate
 from pfm_jax.training import cache, loop
 from pfm_jax.training.checkpoint import versions
 from pfm_jax.training.step import init_state
 from pfm_jax.types import Example
-from pfm_jax.validation import validate
 
 
 def fit(

@@ -18,6 +18,7 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, Sources
 from pfm_jax.datasets import images as image_files
 from pfm_jax.model.features import feature_channels
+from pfm_jax.recipes import validate
 from pfm_jax.runs import record
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
@@ -27,7 +28,6 @@ from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
 from pfm_jax.training.step import TrainState, init_state
 from pfm_jax.types import InputError
-from pfm_jax.validation import validate
 
 log = logging.getLogger(__name__)
 

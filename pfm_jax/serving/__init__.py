@@ -1,1 +1,1 @@
-"""A detector at work: on folders of images, over HTTP."""
+"""Serving: a scorer and new images in; tables, maps, overlays and HTTP answers out."""

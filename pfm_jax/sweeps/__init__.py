@@ -1,1 +1,1 @@
-"""Many runs: the plan, its jobs, their engines, the results."""
+"""Sweeps: recipes, categories and seeds in; a resumable grid of runs, and a report out."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pfm_jax.config import Config, SweepConfig, from_dict
+from pfm_jax.recipes import validate
 from pfm_jax.types import LEVELS, InputError
-from pfm_jax.validation import validate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The machine: files, devices, memory, arrays on disk, interrupts."""
+"""The machine: files, devices, arrays on disk, interrupts."""

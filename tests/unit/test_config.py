@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pfm_jax import backbones
-from pfm_jax.config import PARTS, Config, SweepConfig, from_dict, load_recipe, to_dict
+from pfm_jax.config import PARTS, Config, SweepConfig, from_dict, to_dict
+from pfm_jax.recipes import load_recipe, validate
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
-from pfm_jax.validation import validate
 
 FOLDER = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem[0] != "_")

@@ -1,1 +1,1 @@
-"""What a sweep shows: tables, plots, claims, a page."""
+"""The report: a sweep's cells in; the paper's tables, figures and claims on one page out."""

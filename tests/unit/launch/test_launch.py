@@ -13,7 +13,7 @@ from launch.common import recipe
 from pfm_jax.config import Config, SweepConfig
 from pfm_jax.types import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_launcher_is_a_console_script() -> None:

@@ -1,15 +1,64 @@
-"""Validation of a recipe: the first bad field, and what it may be."""
+"""Recipes: files of `configs/` found and loaded, fields validated."""
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import math
+from pathlib import Path
 
-from pfm_jax.config import Config, DataConfig, MappingConfig, ScoringConfig, TrainConfig
+from pfm_jax.config import (
+    Config,
+    DataConfig,
+    MappingConfig,
+    ScoringConfig,
+    SweepConfig,
+    TrainConfig,
+)
 from pfm_jax.types import DIRECTIONS, LEVELS, InputError
 
 SAMPLINGS = ("positions", "images")
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def load_recipe(name: str) -> Config | SweepConfig:
+    """Loads a recipe file.
+
+    Args:
+        name: a recipe of the package (`"mb_pfm_r18_r50"`), or the path of a `.py` file with a
+            function `get_config()`.
+
+    Raises:
+        InputError: no such file, or it gives no recipe.
+    """
+    found = _recipe_file(name)
+    try:
+        spec = importlib.util.spec_from_file_location(f"recipe_{found.stem}", found)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # a recipe is a program, and may fail in any way
+        said = str(error).strip().splitlines()
+        raise InputError(f"config={name}: {said[-1] if said else type(error).__name__}") from error
+    if not isinstance(config, Config | SweepConfig):
+        raise InputError(f"config={name}: its get_config() returns no pfm_jax Config")
+    return config
+
+
+def _recipe_file(name: str) -> Path:
+    if (path := Path(name)).is_file():
+        return path
+    here = Path(__file__).parent
+    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    known = sorted(file.stem for file in folder.glob("[!_]*.py"))
+    if name.removesuffix(".py") in known:
+        return folder / f"{path.stem}.py"
+    near = difflib.get_close_matches(path.stem, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"recipes are {', '.join(known)}"
+    raise InputError(f"config={name}: no such file, and no recipe of that name; {hint}")
 
 
 def validate(config: Config) -> None:
