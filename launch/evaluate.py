@@ -1,4 +1,4 @@
-"""Evaluates a trained run again, from its checkpoint alone.
+"""Evaluates a trained run again, from the detector in its folder.
 
 python -m launch.evaluate --workdir=DIR --category=screw
 """

@@ -2,8 +2,8 @@
 
     python -m launch.export --workdir=runs/r18_r50 --category=screw --output=screw.pfm
 
-Before it is written, the file is compared with the detector on real images: the run's test images,
-or --images. It holds the threshold of --false_positive_rate.
+The exported program is first compared with the detector on real images: the run's test images, or
+--images. The file holds the threshold of --false_positive_rate.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from pfm_jax.types import InputError
 from .common import cli, detector_flags
 
 OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
-IMAGES = flags.DEFINE_string("images", None, "Real images to compare on; the first 16 are used.")
+IMAGES = flags.DEFINE_string("images", None, "Images to compare on; the first 16 are used.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the run's data, if it has moved.")
 FEW = 16
 flags.adopt_module_key_flags(detector_flags)
@@ -28,13 +28,13 @@ flags.adopt_module_key_flags(detector_flags)
 def main() -> None:
     detector = detector_flags.detector()
     if isinstance(detector, Path):
-        raise InputError(f"artifact={detector}: it is exported already")
+        raise InputError(f"artifact={detector}: already exported; give a run or a saved detector")
     if IMAGES.value:
         found = examples(IMAGES.value)[:FEW]
     elif run := detector_flags.run():
         found = examples_of(*run, Sources(DATA_DIR.value))[:FEW]
     else:
-        raise InputError("images is not set: a folder of real images to compare on")
+        raise InputError("images is not set: give a folder of real images to compare on")
     threshold = detector_flags.threshold(detector.scorer())
     output = Path(OUTPUT.value)
     worst = export.write(detector, threshold, found, output)

@@ -1,4 +1,4 @@
-"""Converts a torchvision checkpoint to a checked .safetensors file of the weights that are used.
+"""Converts a torchvision checkpoint to a verified .safetensors file of the weights in use.
 
     python -m launch.port_weights --arch=resnet34 --input=resnet34-b627a593.pth \\
         --output=W/resnet34.safetensors
@@ -19,7 +19,7 @@ OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
 
 def main() -> None:
     count = weights.port(ARCH.value, Path(INPUT.value), Path(OUTPUT.value))
-    print(f"{OUTPUT.value}: {count} tensors of {ARCH.value}, checked")
+    print(f"{OUTPUT.value}: {count} tensors of {ARCH.value}, verified")
 
 
 def entry() -> None:

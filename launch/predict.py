@@ -1,4 +1,4 @@
-"""Scores new images: a folder and all folders below it, a glob, or one file.
+"""Scores new images: a folder (recursively), a glob, or one file.
 
     python -m launch.predict --workdir=runs/r18_r50 --category=screw --images=FOLDER --output=OUT
     python -m launch.predict --artifact=screw.pfm --images='camera/**/*.png' --output=OUT --overlays
@@ -19,8 +19,8 @@ from .common import cli, detector_flags
 
 IMAGES = flags.DEFINE_string("images", None, "A folder, a glob, or a file.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores.", required=True)
-MAPS = flags.DEFINE_bool("maps", False, "Write anomaly maps too, as float32 TIFF.")
-OVERLAYS = flags.DEFINE_bool("overlays", False, "Write overlays too, as PNG.")
+MAPS = flags.DEFINE_bool("maps", False, "Also write anomaly maps, as float32 TIFF.")
+OVERLAYS = flags.DEFINE_bool("overlays", False, "Also write overlays, as PNG.")
 flags.adopt_module_key_flags(detector_flags)
 
 
@@ -32,8 +32,8 @@ def main() -> None:
     options = Options(MAPS.value, OVERLAYS.value)
     counts, new = predict(scorer, IMAGES.value, output, threshold.value, options)
     rate = new / (time.perf_counter() - start)
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in ("normal", "anomalous", "unreadable"))
-    print(f"{told}: {output}/scores.csv ({new} new, {rate:.1f} images a second)")
+    summary = ", ".join(f"{counts[kind]} {kind}" for kind in ("normal", "anomalous", "unreadable"))
+    print(f"{summary}: {output}/scores.csv ({new} new, {rate:.1f} images per second)")
     sys.exit(1 if counts["unreadable"] else 0)
 
 

@@ -2,8 +2,8 @@
 
 python -m launch.proxy --workdir=DIR --category=screw
 
-Recipes are chosen by this figure, never by test images. The run must have been trained with
---config.data.held_out=0.2
+Recipes are selected by this metric, never on test images. The run must have held-out images: train
+with --config.data.held_out=0.2
 """
 
 from absl import flags

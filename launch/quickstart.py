@@ -1,4 +1,4 @@
-"""Runs the main job on real images and weights from the package index, in minutes on a CPU.
+"""Trains and evaluates on real images and weights from the package index, in minutes on a CPU.
 
     python -m launch.quickstart
 

@@ -1,4 +1,4 @@
-"""Writes the page and the tables of a sweep, finished or not.
+"""Writes the report of a sweep, finished or not.
 
     python -m launch.report --workdir=runs/ablation
 

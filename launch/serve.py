@@ -1,9 +1,10 @@
-"""Serves a detector over HTTP (extra serve); stops cleanly at Ctrl-C or SIGTERM.
+"""Serves a detector over HTTP (extra serve); stops cleanly on Ctrl-C or SIGTERM.
 
     python -m launch.serve --artifact=screw.pfm
     curl --data-binary @image.png 'http://127.0.0.1:8000/score?map=none'
 
-In a browser, open http://127.0.0.1:8000/ and drop an image there. Also /health and /metrics.
+In a browser, open http://127.0.0.1:8000/ and drop an image on the page. Further endpoints: /health
+and /metrics.
 """
 
 from absl import flags
@@ -14,7 +15,7 @@ from .common import cli, detector_flags
 
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all networks.")
 PORT = flags.DEFINE_integer("port", 8000, "TCP port.", lower_bound=1, upper_bound=65535)
-MEGABYTES = flags.DEFINE_float("max_megabytes", 32, "Largest request, in MB.", lower_bound=0)
+MEGABYTES = flags.DEFINE_float("max_megabytes", 32, "Largest request, in MiB.", lower_bound=0)
 MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50, "Largest image, in MP.", lower_bound=0)
 flags.adopt_module_key_flags(detector_flags)
 

@@ -3,9 +3,8 @@
     python -m launch.sweep --config=configs/ablation.py --data_dir=D --weights_dir=W \\
         --categories=screw,leather --seeds=0,1,2 --workdir=runs/ablation
 
-The same command resumes a killed sweep. Cells without weights or data are reported as missing; one
-that fails is reported and does not stop the others, and the exit code is 1. Then:
-python -m launch.report --workdir=runs/ablation
+The same command resumes a killed sweep; launch.report then writes its tables. Cells without weights
+or data are reported as missing. A failure does not stop the other cells; the exit code is 1.
 """
 
 import functools
@@ -19,21 +18,21 @@ from pfm_jax import datasets
 from pfm_jax.config import Sources, SweepConfig
 from pfm_jax.runs.run import resolved
 from pfm_jax.sweeps import engines, results
-from pfm_jax.sweeps import jobs as sweep
+from pfm_jax.sweeps.jobs import fail, run_job
 from pfm_jax.sweeps.plan import Job, jobs, make_plan
 from pfm_jax.system import files
 
 from .common import cli, recipe, values
 
-CONFIG = recipe.define("The sweep, by name or path.")
+CONFIG = recipe.define("Sweep, by name or path.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
 CATEGORIES = flags.DEFINE_list("categories", ["all"], "Categories, or 'all'.")
-CASES = flags.DEFINE_list("cases", [], "Some of the sweep's cases; all of them by default.")
+CASES = flags.DEFINE_list("cases", [], "Subset of the sweep's cases; all by default.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each case.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "Engine that runs the jobs.")
-JOB = flags.DEFINE_string("job", None, "One job, RUN/CATEGORY, in this process.")
+JOB = flags.DEFINE_string("job", None, "Job RUN/CATEGORY to run in this process.")
 
 
 def command(job: Job) -> list[str]:
@@ -47,7 +46,7 @@ def main() -> None:
     found = [datasets.categories(data, root, n) for n in CATEGORIES.value]
     plan = make_plan(config, [name for names in found for name in names], seeds, CASES.value)
     todo = [job for job in jobs(plan) if JOB.value in (None, job.name)]
-    work = functools.partial(sweep.run_job, plan, sources=sources, workdir=workdir)
+    work = functools.partial(run_job, plan, sources=sources, workdir=workdir)
     if JOB.value:
         engines.end_with_parent()
         for job in todo:
@@ -57,7 +56,7 @@ def main() -> None:
     outcomes = engines.ray(todo, work) if ENGINE.value == "ray" else engines.local(todo, command)
     for job, reason in zip(todo, outcomes, strict=True):
         if reason:
-            sweep.fail(plan, job, workdir, reason)
+            fail(plan, job, workdir, reason)
     cells = results.cells(plan, workdir)
     print(results.summary(cells))
     sys.exit(1 if results.failures(cells) else 0)

@@ -1,4 +1,4 @@
-"""Writes runs as TensorBoard reads them (extra tensorboard), finished or not.
+"""Exports runs to TensorBoard (extra tensorboard), finished or not.
 
     python -m launch.tensorboard --workdir=runs
     tensorboard --logdir=runs

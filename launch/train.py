@@ -3,8 +3,8 @@
     python -m launch.train --config=configs/mb_pfm_r18_r50.py --data_dir=D --category=screw \\
         --weights_dir=W --workdir=DIR
 
-A recipe is a file, or the name of one of the package: --config=mb_pfm_r18_r50. Any field of it can
-be set: --config.train.steps=500 --config.seed=1
+A recipe is a file or the name of one in the package: --config=mb_pfm_r18_r50. Flags override its
+fields: --config.train.steps=500 --config.seed=1
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ from pfm_jax.runs.train import train_categories
 
 from .common import cli, recipe, values
 
-CONFIG = recipe.define("The recipe, by name or path.")
+CONFIG = recipe.define("Recipe, by name or path.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
-CATEGORY = flags.DEFINE_string("category", None, "A category, or 'all'.", required=True)
+CATEGORY = flags.DEFINE_string("category", None, "Category, or 'all'.", required=True)
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 SEEDS = flags.DEFINE_list(

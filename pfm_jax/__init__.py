@@ -12,7 +12,7 @@
     result = pfm.evaluate(detector, pfm.datasets.load("mvtec_ad", "D", "screw"))
 
 Rooms, from the ground up; each imports only from those before it: `types`, `config`, `metrics`,
-`validation`; `system` (files, devices), `backbones` (frozen networks and their weights), `datasets`
+`recipes`; `system` (files, devices), `backbones` (frozen networks and their weights), `datasets`
 (images in), `model` (the paper's equations), `training`, `inference` (the detector), `evaluation`,
 `runs` (a run's folder), `serving`, `sweeps`.
 

@@ -161,12 +161,9 @@ class Config:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SweepConfig:
-    """Recipes that differ in a few fields.
+    """Recipes that differ from `base` in a few fields.
 
-    Attributes:
-        name: name of the sweep.
-        base: the recipe that all cases start from.
-        cases: name -> dotted field of the base (`"networks.source"`) -> its value in the case.
+    `cases`: name -> dotted field of the base (`"networks.source"`) -> its value in the case.
     """
 
     name: str = "sweep"
@@ -192,19 +189,17 @@ class Sources:
         return Path(self.data_dir) if self.data_dir else None
 
 
-PARTS = {
-    "data": DataConfig,
-    "networks": NetworksConfig,
-    "mapping": MappingConfig,
-    "train": TrainConfig,
-    "scoring": ScoringConfig,
+PARTS: dict[str, Any] = {
+    field.name: field.type
+    for field in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(field.type)
 }
+"""Field of a `Config` -> its type, of those that are configs themselves."""
 
 
 def to_dict(config: Config | SweepConfig) -> dict[str, Any]:
     """Nested dictionaries as JSON holds them."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return values
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: dict[str, Any]) -> Config:

@@ -15,20 +15,12 @@ import sklearn.metrics
 from scipy import ndimage
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
-"""Names of all metrics."""
-
 PAPER_METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
-"""Names of the metrics in the paper's tables; these have bootstrap intervals."""
+"""Metrics in the paper's tables; these have bootstrap intervals."""
 
-EIGHT_CONNECTED = np.ones((3, 3), bool)
 HIT_WEIGHTS, ALARM_WEIGHTS = np.array([0.0, 1.0]), np.array([1.0, 0.0])
 """Weights of labels 0 and 1 in the counts of hits and of false alarms."""
-
-CHUNK_SIZE = 2**17
-"""Entries summed per chunk."""
-
-Curves = Iterator[list[np.ndarray]]
-"""Curves in chunks from the highest score down; each starts where the previous one ended."""
+CHUNK_SIZE = 2**17  # entries summed at once
 
 
 def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
@@ -46,13 +38,13 @@ def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     return keys
 
 
-def _curves(keys: np.ndarray, *weights: np.ndarray) -> Curves:
-    """Sum of weights at or above each distinct score, from the highest down.
+def _curves(keys: np.ndarray, *weights: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Sums at or above each distinct score: one curve per table of the weight of each kind.
 
-    Args:
-        keys: sorted keys of all entries.
-        weights: weight of each kind; one table per curve.
+    Yields chunks from the highest score down; each starts where the previous one ended. Sorts
+    `keys` in place.
     """
+    keys.sort()
     sums, points = [0.0] * len(weights), [0.0] * len(weights)
     for stop in range(len(keys), 0, -CHUNK_SIZE):
         start = max(0, stop - CHUNK_SIZE)
@@ -72,11 +64,11 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     """Validated float32 scores (ranks for other dtypes) and bool labels. Raises ValueError."""
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
-        raise ValueError(f"scores are {scores.shape}, labels {labels.shape}")
+        raise ValueError(f"scores have shape {scores.shape}, labels {labels.shape}")
     if not np.isfinite(scores).all():
         raise ValueError("scores have entries that are not finite")
     if labels.all() or not labels.any():
-        raise ValueError("labels are all of one class: no curve can be drawn")
+        raise ValueError("labels are all of one class; the curve is undefined")
     if scores.dtype != np.float32:
         scores = np.unique(scores, return_inverse=True)[1].reshape(labels.shape)
     return scores, labels
@@ -85,18 +77,13 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Area under the ROC curve of image scores `[N]` against labels `[N]` (1 anomalous).
 
-    Raises:
-        ValueError: mismatched shapes, non-finite scores or labels of one class.
+    Raises ValueError: mismatched shapes, non-finite scores or labels of one class.
     """
     scores, labels = _checked(scores, labels)
     keys = np.empty(scores.shape, np.int64)
-    for own, some, kinds in zip(
-        np.atleast_2d(keys), np.atleast_2d(scores), np.atleast_2d(labels), strict=True
-    ):
-        own[:] = _keys(some, kinds)
-    flat = keys.reshape(-1)
-    flat.sort()
-    curves = _curves(flat, HIT_WEIGHTS, ALARM_WEIGHTS)
+    for own, *entries in zip(*map(np.atleast_2d, (keys, scores, labels)), strict=True):
+        own[:] = _keys(*entries)
+    curves = _curves(keys.reshape(-1), HIT_WEIGHTS, ALARM_WEIGHTS)
     area = sum(float(np.trapezoid(y, x)) for y, x in curves)
     return float(area / np.count_nonzero(labels) / np.count_nonzero(~labels))
 
@@ -113,19 +100,13 @@ def pixel_auroc(score_maps: np.ndarray, masks: np.ndarray) -> float:
 
 
 def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> float:
-    """Area under the per-region overlap up to a false-positive rate, divided by it.
+    """Area under the per-region overlap of `[N, H, W]` up to a false-positive rate, divided by it.
 
     Mean fraction of each 8-connected ground-truth region at or above a threshold, against the
     fraction of all normal pixels at or above it; trapezoids between thresholds, linear
-    interpolation at the limit. Definition of MVTec AD's evaluation script.
+    interpolation at the limit, in (0, 1]. Definition of MVTec AD's evaluation script.
 
-    Args:
-        score_maps: `[N, H, W]`.
-        masks: `[N, H, W]`, non-zero is anomalous.
-        max_fpr: limit of the false-positive rate, in (0, 1].
-
-    Raises:
-        ValueError: as `image_auroc`.
+    Raises ValueError; see `image_auroc`.
     """
     return pixel_metrics(score_maps, masks, max_fpr)[1]
 
@@ -141,18 +122,16 @@ def pixel_metrics(
         numbers[mask] += sum(map(len, parts)) - 1
         own[:] = _keys(score_map, numbers)
         parts.append(of_regions)
-    flat = keys.reshape(-1)
-    flat.sort()
     overlap = np.concatenate(parts)
     is_region = (overlap > 0).astype(np.float64)
     normal = float(masks.size - np.count_nonzero(masks))
     auroc = pro = 0.0
     limit = max_fpr * normal
-    for hits, overlaps, alarms in _curves(flat, is_region, overlap, 1 - is_region):
+    for hits, overlaps, alarms in _curves(keys.reshape(-1), is_region, overlap, 1 - is_region):
         auroc += float(np.trapezoid(hits, alarms))
         pro += area_up_to(limit, overlaps, alarms)
-    regions_, anomalous = len(overlap) - 1, np.count_nonzero(masks)
-    return float(auroc / anomalous / normal), float(pro / regions_ / limit)
+    count = len(overlap) - 1
+    return float(auroc / np.count_nonzero(masks) / normal), float(pro / count / limit)
 
 
 def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
@@ -167,9 +146,8 @@ def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
 def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """8-connected regions of a mask `[H, W]`, bool.
 
-    Returns:
-        Region number of each pixel `[H, W]`, from 1, with 0 outside; and, per region, the
-        fraction of it that one pixel covers.
+    Returns the region number of each pixel `[H, W]`, from 1, with 0 outside; and, per region, the
+    fraction of it that one pixel covers.
     """
-    numbers, _ = ndimage.label(mask, EIGHT_CONNECTED)
+    numbers, _ = ndimage.label(mask, np.ones((3, 3)))
     return numbers, 1 / np.bincount(numbers.ravel())[1:]

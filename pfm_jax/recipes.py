@@ -23,14 +23,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def load_recipe(name: str) -> Config | SweepConfig:
-    """Loads a recipe file.
-
-    Args:
-        name: a recipe of the package (`"mb_pfm_r18_r50"`), or the path of a `.py` file with a
-            function `get_config()`.
-
-    Raises:
-        InputError: no such file, or it gives no recipe.
+    """Loads a recipe of the package (`"mb_pfm_r18_r50"`), or the `.py` file at a path, by its
+    `get_config()`. Raises InputError: no such file, or it gives no recipe.
     """
     found = _recipe_file(name)
     try:
@@ -63,7 +57,10 @@ def _recipe_file(name: str) -> Path:
 
 def validate(config: Config) -> None:
     """Checks a recipe. Raises InputError for the first bad field, with what it may be."""
-    _check_seeds(config)
+    for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
+        _check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
+    side = config.networks.neighbourhood
+    _check(side > 0 and side % 2 == 1, "networks.neighbourhood", side, "odd and positive")
     _check_data(config.data)
     _check_mapping(config.mapping)
     _check_train(config.train, config.levels)
@@ -73,13 +70,6 @@ def validate(config: Config) -> None:
 def _check(ok: bool, field: str, value: object, wanted: str) -> None:
     if not ok:
         raise InputError(f"config.{field}={value!r}: must be {wanted}")
-
-
-def _check_seeds(config: Config) -> None:
-    for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
-        _check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
-    side = config.networks.neighbourhood
-    _check(side > 0 and side % 2 == 1, "networks.neighbourhood", side, "odd and positive")
 
 
 def _check_data(data: DataConfig) -> None:
@@ -96,12 +86,9 @@ def _check_mapping(mapping: MappingConfig) -> None:
     latent, directions = mapping.latent, mapping.directions
     _check(len(latent) > 0, "mapping.latent", latent, "at least one level")
     _check(set(latent) <= set(LEVELS), "mapping.latent", latent, f"among {LEVELS}")
-    _check(
-        directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:]),
-        "mapping.directions",
-        directions,
-        f"{DIRECTIONS} or one of them, as a tuple",
-    )
+    known = directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:])
+    wanted = f"{DIRECTIONS} or one of them, as a tuple"
+    _check(known, "mapping.directions", directions, wanted)
     positive = all(0 < c < math.inf for c in latent.values())
     _check(positive, "mapping.latent", latent, "positive and finite")
 

@@ -33,12 +33,7 @@ class InputError(ValueError):
 
 
 class Pair(NamedTuple, Generic[T]):
-    """One thing for each of the two networks.
-
-    Attributes:
-        source: of the source network (SNN in the paper).
-        target: of the target network (TNN).
-    """
+    """One thing for each network: the source (SNN in the paper) and the target (TNN)."""
 
     source: T
     target: T
@@ -112,7 +107,6 @@ class Dataset:
     """One category.
 
     Attributes:
-        category: its name.
         train: good images only, to train on.
         test: good and anomalous images.
         has_masks: whether pixel metrics can be computed.

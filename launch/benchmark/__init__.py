@@ -1,1 +1,1 @@
-"""`python -m launch.benchmark`: speed beside PyTorch, as medians of interleaved turns."""
+"""`python -m launch.benchmark`: speed compared with PyTorch, as medians of interleaved runs."""

@@ -3,8 +3,8 @@
     pip install -e '.[bench]'
     python -m launch.benchmark --data_dir=D --weights_dir=W --output=benchmark.json
 
-About half an hour on 2 cores, on an otherwise idle machine. An empty `--category=` skips the
-training of whole categories, most of the time.
+Takes about half an hour on 2 otherwise idle cores. An empty `--category=` skips the training of
+whole categories, which takes most of the time.
 """
 
 import json
@@ -18,7 +18,9 @@ from pfm_jax.types import InputError
 from ..common import cli
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories.", required=True)
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of weights; missing ones are drawn.")
+WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir", None, "Folder of weights; missing ones are random."
+)
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
 CATEGORY = flags.DEFINE_string("category", "screw", "Category to train.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each contender.", lower_bound=1)

@@ -1,4 +1,4 @@
-"""Whole categories to their metrics, by the command in its own process; and the metrics alone."""
+"""Time of whole categories, by the command in its own process, and of the metrics alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAPER_EPOCHS = 200
 
 
 def command(flags: list[str], workdir: Path, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Runs the whole command for some seeds.
+    """Runs the training command for some seeds.
 
     Returns:
-        `seconds` from start to end, `peak_gib` of resident memory, `runs`: the contents of each
-        seed's `metrics.json`.
+        `seconds` from start to end, `peak_gib` of resident memory, and `runs`, the contents of
+        each seed's `metrics.json`.
     """
     argv = [*cli.command("train"), *flags, f"--workdir={workdir}"]
     argv += [f"--seeds={','.join(map(str, seeds))}"]
@@ -46,7 +46,7 @@ def command(flags: list[str], workdir: Path, seeds: tuple[int, ...]) -> dict[str
 
 
 def measure(flags: list[str], workdir: Path, reference_seconds: float) -> dict[str, Any]:
-    """Compares one seed by itself with four together, and both with the reference's 200 epochs."""
+    """Compares one seed alone with four together, and both with the reference's 200 epochs."""
     one = command(flags, workdir / "one", (0,))
     four = command(flags, workdir / "four", (0, 1, 2, 3))
     names = ("image_auroc", "pixel_auroc", "pro_auc")

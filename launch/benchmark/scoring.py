@@ -1,4 +1,4 @@
-"""Scoring beside the reference: throughput at batch 8, latency at batch 1."""
+"""Scoring speed compared with the reference: throughput at batch 8, latency at batch 1."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
     """Compares ours with the eager and the tuned reference on the same images, weights and heads.
 
     Returns:
-        For each batch size, the `ratios` of the contenders; and the largest relative difference
-        of scores.
+        For each batch size, `ratios` of the contenders and the largest relative difference of
+        scores.
     """
     networks, state, _ = untrained.start(config, weights_dir)
     eager = reference(config, weights_dir, state.heads)

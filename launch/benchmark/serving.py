@@ -1,4 +1,4 @@
-"""The service under load, beside the same detector scoring the same files without it."""
+"""Throughput of the service under load, compared with batch scoring of the same files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from . import untrained
 def measure(
     config: Config, weights_dir: str, folder: Path, clients: int = 32, seconds: float = 60
 ) -> dict[str, Any]:
-    """Requests a second, median and 95th percentile of their seconds, failures.
+    """Requests per second, median and 95th percentile of latency, and failures.
 
     Args:
-        config: recipe of the detector; its heads are untrained, which costs the same time.
+        config: recipe of the detector; its heads are untrained, which takes the same time.
         weights_dir: folder of its networks' weights.
         folder: scratch folder.
-        clients: concurrent clients, each waiting for its answer before it asks again.
+        clients: concurrent clients, each with one request at a time.
         seconds: duration of the load.
     """
     networks, state, _ = untrained.start(config, weights_dir)

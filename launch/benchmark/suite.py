@@ -1,4 +1,4 @@
-"""All measurements of the benchmark, in one process where they share weights and images."""
+"""All measurements of the benchmark, in one process, on the same weights and images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ NETWORKS = ("resnet18", "resnet34", "resnet50")
 
 
 def measure(data_dir: str, weights_dir: str | None, name: str, repeats: int) -> dict[str, Any]:
-    """Measures everything.
+    """Runs all measurements.
 
     Args:
         data_dir: folder of the categories.
-        weights_dir: folder of weights; missing ones are drawn.
+        weights_dir: folder of weights; missing ones are random.
         name: category to train; empty for none.
         repeats: turns of each contender.
 
     Returns:
-        The content of the JSON file: machine, measurements by subject, headline ratios.
+        Content of the JSON file: machine, measurements by subject, headline ratios.
     """
     images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
     configs = {pair: recipe.load(f"mb_pfm_{pair}", Config) for pair in ("r34_r50", "r18_r50")}

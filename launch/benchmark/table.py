@@ -1,4 +1,4 @@
-"""The benchmark's table in Markdown, kept between two marks of a document."""
+"""Markdown table of the benchmark, between two markers of a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = tuple[str, str, str, str, str]
 
 
 def summary(found: dict[str, Any]) -> dict[str, float]:
-    """Headline ratios, by the names in the JSON file."""
+    """Headline ratios, by their names in the JSON file."""
     b8, b1 = (found["scoring"]["r34_r50"][k] for k in ("b8", "b1"))
     category = found.get("category", {})
     return {
@@ -28,12 +28,12 @@ def summary(found: dict[str, Any]) -> dict[str, float]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The table, with a line on the machine above it."""
+    """Formats the table, under a line that describes the machine."""
     machine = found["machine"]
     lines = [
         f"{machine['cores']} cores of {machine['cpu']}, float32 products at "
         f"{found['matmul_gflops']:.0f} GFLOP/s, jax {machine['jax']}, torch {found['torch']}; "
-        "medians, in turn, in one run.",
+        "medians of interleaved runs.",
         "",
         "| | ours | PyTorch, eager | PyTorch, tuned | |",
         "|---|---|---|---|---|",
@@ -43,7 +43,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def write(found: dict[str, Any], document: Path) -> None:
-    """Replaces the table between the marks in a document."""
+    """Replaces the table between the markers of a document."""
     text = document.read_text()
     before, rest = text.split(BEGIN)
     document.write_text(f"{before}{BEGIN}\n{markdown(found)}\n{END}{rest.split(END)[1]}")

@@ -1,4 +1,4 @@
-"""Medians of interleaved turns, beside the machine's own rate."""
+"""Medians of interleaved runs, and the machine's rate of matrix products."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 def in_turn(
     contenders: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1
 ) -> dict[str, float]:
-    """Median seconds of each contender over `repeats` turns, in each of which every one runs once.
+    """Median seconds per contender over `repeats` turns; in each turn, every contender runs once.
 
     A contender returns when its result is ready.
     """
@@ -34,7 +34,7 @@ def in_turn(
 
 
 def matmul() -> tuple[Callable[[], Any], float]:
-    """A float32 product of two 2048 x 2048 matrices, and its floating-point operations."""
+    """Float32 product of two 2048 x 2048 matrices, and its floating-point operations."""
     a, b = (jax.random.normal(jax.random.key(i), (2048, 2048)) for i in range(2))
     product = jax.jit(jnp.dot)
     return lambda: product(a, b).block_until_ready(), 2 * 2048.0**3
@@ -43,7 +43,7 @@ def matmul() -> tuple[Callable[[], Any], float]:
 def ratios(
     contenders: dict[str, Callable[[], Any]], repeats: int, operations: int
 ) -> dict[str, Any]:
-    """Contenders beside each other and beside the rate of matrix products.
+    """Compares contenders with each other and with the rate of matrix products.
 
     Args:
         contenders: name -> function that scores one batch: `ours`, `float32`, `eager`, `tuned`.
@@ -81,7 +81,7 @@ def description() -> dict[str, Any]:
 
 
 def peak_kib(pid: int) -> int:
-    """Peak resident memory of a process, 0 where the system does not tell."""
+    """Peak resident memory of a process, 0 where the system does not report it."""
     try:
         fields = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A training step, ours and the reference's."""
+"""Time of a training step, ours and the reference's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .timing import in_turn
 
 
 def reference_step(config: Config, weights_dir: str, images: np.ndarray, repeats: int) -> float:
-    """Seconds of a step of the eager reference on these images, a batch of the paper."""
+    """Seconds per step of the eager reference on one batch of images."""
     _, state, _ = untrained.start(config, weights_dir)
     model = reference(config, weights_dir, state.heads)
     batch = torch.from_numpy(images)
@@ -27,7 +27,7 @@ def reference_step(config: Config, weights_dir: str, images: np.ndarray, repeats
 
 
 def our_step(config: Config, weights_dir: str, images: np.ndarray) -> dict[str, float]:
-    """Seconds to compile the training program, and of a step on cached features of `images`."""
+    """Seconds to compile the training program, and per step on cached features of `images`."""
     networks, state, problem = untrained.start(config, weights_dir, len(images))
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)

@@ -1,4 +1,4 @@
-"""A run before its first step: it costs the same time as a trained one."""
+"""Untrained detectors, as fast as trained ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.inference.detector import Detector, Record
-from pfm_jax.model import heads as mapping
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.heads import Heads, fold
 from pfm_jax.model.problem import Problem, make_problem
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.training.step import TrainState, init_state
@@ -17,14 +17,14 @@ from pfm_jax.training.step import TrainState, init_state
 def start(
     config: Config, weights_dir: str, num_images: int = 1
 ) -> tuple[Networks, TrainState, Problem]:
-    """Networks, first state and problem of a recipe on `num_images` images."""
+    """Networks, initial state and problem of a recipe on `num_images` images."""
     networks, _ = load_networks(config.networks, weights_dir)
     problem = make_problem(config, num_images)
     channels = feature_channels(networks, config.levels)
     return networks, init_state(config.seed, channels, problem), problem
 
 
-def detector(config: Config, networks: Networks, heads: mapping.Heads) -> Detector:
+def detector(config: Config, networks: Networks, heads: Heads) -> Detector:
     """Detector of these heads, without held-out scores."""
     record = Record(config, np.zeros(0, np.float32), {})
-    return Detector(networks, mapping.fold(heads), None, scoring_spec(config), record)
+    return Detector(networks, fold(heads), None, scoring_spec(config), record)

@@ -1,4 +1,4 @@
-"""Shared behaviour of all launchers: `--help` exits 0, bad input is one line and exit code 2."""
+"""Shared behaviour of all launchers: `--help` exits 0; bad input prints one line and exits 2."""
 
 from __future__ import annotations
 

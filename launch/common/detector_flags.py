@@ -1,4 +1,4 @@
-"""Flags that name a detector and set its threshold."""
+"""Flags of a detector and its threshold."""
 
 from pathlib import Path
 
@@ -17,25 +17,29 @@ RATE = 0.05
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; requires --category.")
 CATEGORY = flags.DEFINE_string("category", None, "Category of the run.")
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
-ARTIFACT = flags.DEFINE_string("artifact", None, "An exported file, or a saved detector.")
+ARTIFACT = flags.DEFINE_string("artifact", None, "Exported or saved detector.")
 FALSE_POSITIVE_RATE = flags.DEFINE_float(
-    "false_positive_rate", None, f"False alarms the threshold allows; the artefact's, else {RATE}."
+    "false_positive_rate",
+    None,
+    f"False-positive rate of the threshold; default: the artefact's, else {RATE}.",
 )
-NORMAL = flags.DEFINE_string("normal", None, "Other normal images to set the threshold by.")
+NORMAL = flags.DEFINE_string(
+    "normal", None, "Normal images that set the threshold instead of the held-out ones."
+)
 THRESHOLD = flags.DEFINE_float("threshold", None, "Fixed threshold, instead of a rate.")
 
 
 def run() -> tuple[Path, str] | None:
-    """Workdir and category of the run that the flags name; None if they name a file."""
+    """Workdir and category of the run; None if --artifact is given. Raises InputError."""
     if ARTIFACT.value:
         return None
     if not (WORKDIR.value and CATEGORY.value):
-        raise InputError("which detector? --workdir=DIR --category=NAME, or --artifact=FILE")
+        raise InputError("no detector given: set --workdir and --category, or --artifact")
     return Path(WORKDIR.value), CATEGORY.value
 
 
 def detector() -> Detector | Path:
-    """The detector that the flags name, or the path of an exported one. Raises InputError."""
+    """Detector of a run or of a file, or the path of an exported one. Raises InputError."""
     if place := run():
         return load_detector(*place, WEIGHTS_DIR.value)
     path = Path(str(ARTIFACT.value))
@@ -43,13 +47,13 @@ def detector() -> Detector | Path:
 
 
 def scorer() -> Scorer:
-    """Scorer of the detector that the flags name, exported or not. Raises InputError."""
+    """Scorer of the detector, exported or not. Raises InputError."""
     found = detector()
     return artifact.load(found) if isinstance(found, Path) else found.scorer()
 
 
 def threshold(scorer: Scorer) -> Threshold:
-    """Threshold that the flags ask for. Raises InputError: too few normal images for the rate."""
+    """Threshold to apply. Raises InputError if there are too few normal images for the rate."""
     if THRESHOLD.value is not None:
         return Threshold(THRESHOLD.value)
     if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:

@@ -1,4 +1,4 @@
-"""The flag that joins several processes in one launch."""
+"""`--distributed`: several processes as one launch."""
 
 import logging
 
@@ -12,7 +12,7 @@ DISTRIBUTED = flags.DEFINE_list(
     "distributed",
     [],
     "Joins several processes: 'auto' on a cluster that jax.distributed detects, else "
-    "HOST:PORT,NUMBER,PROCESSES (address of the first process, number of this one, how many).",
+    "HOST:PORT,NUMBER,PROCESSES (address of process 0, index of this process, their count).",
 )
 
 
@@ -20,7 +20,7 @@ def meet() -> None:
     """Joins the other processes of the launch, if any; only the first one logs.
 
     Raises:
-        InputError: the flag has another form.
+        InputError: a malformed flag.
     """
     if not DISTRIBUTED.value:
         return

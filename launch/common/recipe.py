@@ -56,7 +56,7 @@ def value(flag: flags.FlagHolder, kind: type[T]) -> T:
     """Recipe of a `--config` flag, with its overridden fields.
 
     Raises:
-        InputError: the file gives a recipe of another kind.
+        InputError: a recipe of another kind.
     """
     name, fields = config_flags.get_config_filename(flags.FLAGS[flag.name]), flag.value.to_dict()
     recipe = _checked(PARSER.recipe, name, kind)
@@ -66,7 +66,7 @@ def value(flag: flags.FlagHolder, kind: type[T]) -> T:
 
 
 def load(name: str, kind: type[T]) -> T:
-    """Recipe of a name or path. Raises InputError: there is none of this kind."""
+    """Loads a recipe by name or path. Raises InputError if it is of another kind."""
     return _checked(load_recipe(name), name, kind)
 
 
@@ -79,7 +79,7 @@ def _checked(recipe: Config | SweepConfig, name: str, kind: type[T]) -> T:
 
 
 def _fields(part: Any) -> dict[str, Any]:
-    """Fields of a recipe as flags read them: the type of a value is the type of its flag."""
+    """Fields of a recipe, with the types of their flags."""
     types, found = typing.get_type_hints(type(part)), {}
     for name, kind in types.items():
         found[name] = field = getattr(part, name)
@@ -97,7 +97,7 @@ def _check_exists(place: str, fields: Any) -> None:
         if not isinstance(fields, dict) or name not in fields:
             near = difflib.get_close_matches(name, fields, 1) if isinstance(fields, dict) else []
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"config.{place}: there is no such field{hint}")
+            raise InputError(f"config.{place}: unknown field{hint}")
         fields = fields[name]
 
 

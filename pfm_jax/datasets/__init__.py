@@ -1,6 +1,6 @@
 """Data sets: images in, categories of normal and mixed examples out.
 
-A further data set is one file beside `folder.py` that keeps to `Loader`, and its name in `NAMES`.
+A new data set is one file beside `folder.py` that implements `Loader`, and its name in `NAMES`.
 """
 
 from __future__ import annotations
@@ -18,46 +18,40 @@ from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.types import Dataset, Example, InputError
 
 NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
-"""Data sets, each a module of this package, imported when it is used."""
+"""Data sets, each a module of this package, imported on first use."""
 
-SPLIT_SEED = 0
-"""Seed of the images that are held out."""
+SPLIT_SEED = 0  # of the held-out images
 
 
 class Loader(Protocol):
-    """Functions of the module of a data set. All raise InputError."""
+    """Functions of a data set's module. All raise InputError."""
 
     def locate(self, data_dir: Path | None) -> Path:
-        """The folder of the data set: unpacked or, where it has an address, downloaded."""
+        """Root folder of the data set, unpacked or downloaded if necessary."""
 
     def categories(self, root: Path) -> list[str]:
-        """All categories in that folder, sorted."""
+        """All categories below the root, sorted."""
 
     def load(self, root: Path, category: str) -> Dataset:
         """One category."""
 
 
-def _loader(dataset: str) -> Loader:
+def _locate(dataset: str, data_dir: str | Path | None) -> tuple[Loader, Path]:
     if dataset not in NAMES:
         raise InputError(f"config.data.dataset={dataset!r}: must be one of {NAMES}")
-    return cast(Loader, importlib.import_module(f"{__name__}.{dataset}"))
+    loader = cast(Loader, importlib.import_module(f"{__name__}.{dataset}"))
+    return loader, loader.locate(Path(data_dir) if data_dir else None)
 
 
 def categories(dataset: str, data_dir: str | Path | None, chosen: str = "all") -> list[str]:
-    """`[chosen]`, or every category of a data set where `chosen` is `"all"`, sorted.
-
-    Raises:
-        InputError: no such data set, folder or category.
-    """
-    loader = _loader(dataset)
-    found = loader.categories(loader.locate(_path(data_dir)))
-    if chosen == "all":
-        return found
-    if chosen not in found:
+    """The chosen category, or all, sorted. Raises InputError: no such data set or category."""
+    loader, root = _locate(dataset, data_dir)
+    found = loader.categories(root)
+    if chosen not in ("all", *found):
         near = difflib.get_close_matches(chosen, found)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"category={chosen}: not among {', '.join(found)}{hint}")
-    return [chosen]
+        raise InputError(f"category={chosen}: unknown; available: {', '.join(found)}{hint}")
+    return found if chosen == "all" else [chosen]
 
 
 def load(dataset: str, data_dir: str | Path | None, category: str) -> Dataset:
@@ -65,24 +59,19 @@ def load(dataset: str, data_dir: str | Path | None, category: str) -> Dataset:
 
     Args:
         dataset: one of `NAMES`.
-        data_dir: the folder of the data set, or an archive of it; unused for `elpv`.
+        data_dir: folder of the data set, or an archive of it; unused for `elpv`.
         category: one of `categories`.
 
-    Raises:
-        InputError: a fault of the data, and where it is.
+    Raises InputError: faulty data; names the file.
     """
-    loader = _loader(dataset)
-    return loader.load(loader.locate(_path(data_dir)), category)
-
-
-def _path(data_dir: str | Path | None) -> Path | None:
-    return Path(data_dir) if data_dir else None
+    loader, root = _locate(dataset, data_dir)
+    return loader.load(root, category)
 
 
 def hold_out(
     examples: Sequence[Example], fraction: float
 ) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Splits off a fraction, rounded down, always the same examples: the rest, and the fraction."""
+    """Splits by a fixed seed into the rest and a held-out fraction, rounded down."""
     total = len(examples)
     count = math.floor(total * fraction + 1e-9)
     order = np.random.default_rng(SPLIT_SEED).permutation(total).tolist()

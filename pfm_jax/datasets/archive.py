@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -17,24 +16,13 @@ from tqdm import tqdm
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 
-UNPACK_ERRORS = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    OSError,
-    EOFError,
-)
+UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, OSError, EOFError)
 
 
 def locate(data_dir: Path | None) -> Path:
-    """Folder `data_dir`, unpacked first if it is an archive (zip, or tar of any compression).
-
-    Raises:
-        InputError: `data_dir` is not set, or the archive can't be unpacked.
-    """
+    """Folder `data_dir`, unpacked if it is a zip or tar archive. Raises InputError."""
     if data_dir is None:
-        raise InputError("data_dir is not set: --data_dir=FOLDER, the folder of the categories")
+        raise InputError("data_dir is not set; pass --data_dir=FOLDER that contains the categories")
     return unpack(data_dir) if data_dir.is_file() else data_dir
 
 
@@ -57,26 +45,28 @@ def unpack(archive: Path) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        with (
-            archive.open("rb") as file,
-            tqdm.wrapattr(file, "read", stat.st_size, desc="unpack", disable=None) as stream,
-        ):
-            if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(stream) as zipped:
-                    zipped.extractall(part)
-            else:
-                with tarfile.open(fileobj=stream, mode="r:*") as tar:
-                    tar.extractall(part, filter="data")
-    except UNPACK_ERRORS as error:
-        shutil.rmtree(part, ignore_errors=True)
-        reason = "; ".join(str(error).splitlines())
-        raise InputError(f"data_dir={archive}: can't be unpacked ({reason})") from error
-    try:
-        os.replace(part, target)
-    except OSError:
-        shutil.rmtree(part, ignore_errors=True)
-        if not target.is_dir():  # else another run has unpacked it meanwhile
-            raise
+    with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as part:
+        try:
+            _extract(archive, part)
+        except UNREADABLE as error:
+            reason = "; ".join(str(error).splitlines())
+            raise InputError(f"data_dir={archive}: can't be unpacked ({reason})") from error
+        try:
+            os.replace(part, target)
+        except OSError:
+            if not target.is_dir():  # else another run has unpacked it meanwhile
+                raise
     return target
+
+
+def _extract(archive: Path, folder: str) -> None:
+    with (
+        archive.open("rb") as file,
+        tqdm.wrapattr(file, "read", archive.stat().st_size, desc="unpack", disable=None) as stream,
+    ):
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(stream) as zipped:
+                zipped.extractall(folder)
+        else:
+            with tarfile.open(fileobj=stream, mode="r:*") as tar:
+                tar.extractall(folder, filter="data")

@@ -2,8 +2,7 @@
 
 Each cell has a probability of being defective. Protocol: cells of probability 0 are good, split 3:1
 into training and test by a fixed seed; cells of probability 1 are anomalies; 1/3 and 2/3 are left
-out. There are no masks. (Deitsch et al., 2019; Buerhop-Lutz et al., 2018;
-CC BY-NC-SA 4.0.)
+out. No masks. (Deitsch et al., 2019; Buerhop-Lutz et al., 2018; CC BY-NC-SA 4.0.)
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ SPLIT_SEED = 0
 
 def locate(data_dir: Path | None) -> Path:
     """Data folder of the installed package. Raises InputError if it is not installed."""
-    del data_dir
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise InputError("the ELPV images are not installed: pip install elpv-dataset")
+        raise InputError("the ELPV images are not installed; run: pip install elpv-dataset")
     return Path(spec.origin).parent / "data"
 
 
 def categories(root: Path) -> list[str]:
     """The single category."""
-    del root
     return [CATEGORY]
 
 
@@ -43,7 +40,7 @@ def load(root: Path, category: str) -> Dataset:
     bad = [root / path for path, probability, _ in rows if float(probability) == 1]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(good))
     held_out = set(order[: len(good) // 4].tolist())
-    train = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i not in held_out]
-    test = [Entry(p, None, 0, "good") for i, p in enumerate(good) if i in held_out]
+    train = [Entry(path) for i, path in enumerate(good) if i not in held_out]
+    test = [Entry(path) for i, path in enumerate(good) if i in held_out]
     test += [Entry(path, None, 1, "defective") for path in bad]
     return dataset(root, train, test, category, has_masks=False)

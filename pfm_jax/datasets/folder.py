@@ -5,8 +5,8 @@
     ROOT/test/DEFECT/NAME.png
     ROOT/ground_truth/DEFECT/NAME_mask.png     (or NAME.png; optional in a plain folder)
 
-Images have any of `SUFFIXES`, masks a lossless one; other files are ignored. `good` may be called
-`ok` (as in BTAD).
+Images have any of `SUFFIXES`, masks a lossless one; other files are ignored. `ok` (as in BTAD)
+is the same as `good`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ GOOD_NAMES = ("good", "ok")
 
 
 class Entry(NamedTuple):
-    """Files, label and defect of one example."""
+    """Files, label and defect of one example; good by default."""
 
     image: Path
-    mask: Path | None
-    label: int
-    defect: str
+    mask: Path | None = None
+    label: int = 0
+    defect: str = "good"
 
 
 def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
@@ -43,13 +43,8 @@ def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
 
     def one(index: int) -> Example:
         image, mask, label, defect = entries[index]
-        return Example(
-            path=shown(image.relative_to(root)),
-            image=read(image),
-            mask=read(mask) if mask else None,
-            label=label,
-            defect=defect,
-        )
+        name, truth = shown(image.relative_to(root)), read(mask) if mask else None
+        return Example(name, read(image), truth, label, defect)
 
     return Lazy(one, range(len(entries)))
 
@@ -72,12 +67,10 @@ def categories(root: Path) -> list[str]:
     """Categories below `root`, sorted. Raises InputError if there are none."""
     if not root.is_dir():
         raise InputError(f"data_dir={root}: no such folder")
-    found = sorted(
-        {path.parent.parent.name for g in GOOD_NAMES for path in root.glob(f"*/train/{g}")}
-    )
+    found = {path.parent.parent.name for g in GOOD_NAMES for path in root.glob(f"*/train/{g}")}
     if not found:
-        raise InputError(f"data_dir={root}: no category below it (a folder with train/good)")
-    return found
+        raise InputError(f"data_dir={root}: contains no category (a subfolder with train/good)")
+    return sorted(found)
 
 
 def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry], bool]:
@@ -88,17 +81,16 @@ def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry],
             images (or, with `masks_required`, any missing mask), an unreadable image, or a mask
             whose size differs from its image's.
     """
-    folders = [root / "train" / name for name in GOOD_NAMES]
-    train = [Entry(path, None, 0, "good") for folder in folders for path in images_in(folder)]
+    train = [Entry(path) for name in GOOD_NAMES for path in images_in(root / "train" / name)]
     if not train:
-        raise InputError(f"{root / 'train' / 'good'}: no images to learn from")
-    folders = sorted(path for path in (root / "test").glob("*") if path.is_dir())
+        raise InputError(f"{root / 'train' / 'good'}: no training images")
     test: list[Entry] = []
-    for folder in folders:
+    for folder in sorted((root / "test").glob("*")):
         for path in images_in(folder):
-            good = folder.name in GOOD_NAMES
-            mask = None if good else _mask_of(root, folder.name, path)
-            test.append(Entry(path, mask, int(not good), "good" if good else folder.name))
+            if folder.name in GOOD_NAMES:
+                test.append(Entry(path))
+            else:
+                test.append(Entry(path, _mask_of(root, folder.name, path), 1, folder.name))
     return train, test, check(root, train, test, masks_required=masks_required)
 
 
@@ -107,20 +99,20 @@ def check(
 ) -> bool:
     """Whether anomalous images have masks. Raises InputError; see `scan`."""
     if not train:
-        raise InputError(f"{root}: no images to learn from")
+        raise InputError(f"{root}: no training images")
     for label, kind in enumerate(("good", "anomalous")):
         if not any(entry.label == label for entry in test):
-            raise InputError(f"{root}: no {kind} test images, nothing can be measured")
+            raise InputError(f"{root}: no {kind} test images; metrics are undefined")
     for entry in (*train, *test):
         _check_header(entry)
     masks = [entry.mask for entry in test if entry.mask]
     if twice := next((mask for mask in masks if masks.count(mask) > 1), None):
-        raise InputError(f"{twice}: two images have this mask; their names differ in suffix only")
+        raise InputError(f"{twice}: mask shared by two images whose names differ only in suffix")
     without = [entry.image for entry in test if entry.label and not entry.mask]
     has_masks = len(without) < sum(entry.label for entry in test)
     if without and (masks_required or has_masks):
         raise InputError(
-            f"{without[0]}: no mask for it (and {len(without) - 1} others); expected "
+            f"{without[0]}: no mask (and {len(without) - 1} others lack one); expected "
             f"{root}/ground_truth/{without[0].parent.name}/{without[0].stem}_mask.png"
         )
     return has_masks
@@ -130,11 +122,11 @@ def _check_header(entry: Entry) -> None:
     """Finds header faults before training rather than after it; reads no pixels."""
     headers = [images.header(path) for path in entry[:2] if path]
     if entry.mask and any(turned for _, turned in headers):
-        raise InputError(f"{entry.image}: EXIF says it is to be turned; turn its pixels instead")
-    if len(sizes := list(dict.fromkeys(size for size, _ in headers))) > 1:
+        raise InputError(f"{entry.image}: EXIF says it is rotated; rotate its pixels instead")
+    sizes = [f"{width}x{height}" for (width, height), _ in headers]
+    if len(set(sizes)) > 1:
         raise InputError(
-            f"{entry.image} is {sizes[0]} pixels wide and high, its mask {sizes[1]}; "
-            "make the mask fit the image"
+            f"{entry.image}: is {sizes[0]} pixels, its mask {sizes[1]}; resize the mask to match"
         )
 
 
@@ -149,25 +141,19 @@ def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> st
     digest = hashlib.sha256()
     for split, entries in (("train", train), ("test", test)):
         for entry in entries:
-            for path in (entry.image, entry.mask):
-                if path:
-                    name = shown(path.relative_to(root))
-                    digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
-                    digest.update(hashlib.sha256(read(path)).digest())
+            for path in filter(None, (entry.image, entry.mask)):
+                name = shown(path.relative_to(root))
+                digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
+                digest.update(hashlib.sha256(read(path)).digest())
     return digest.hexdigest()
 
 
 def dataset(
     root: Path, train: Sequence[Entry], test: Sequence[Entry], category: str, *, has_masks: bool
 ) -> Dataset:
-    """Category made of these entries, whose files are below `root`."""
-    return Dataset(
-        category=category,
-        train=examples(root, train),
-        test=examples(root, test),
-        has_masks=has_masks,
-        fingerprint=fingerprint(root, train, test),
-    )
+    """Category of these entries, whose files are below `root`."""
+    digest = fingerprint(root, train, test)
+    return Dataset(category, examples(root, train), examples(root, test), has_masks, digest)
 
 
 def load(root: Path, category: str) -> Dataset:

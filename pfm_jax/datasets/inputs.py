@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-import io
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from pfm_jax.datasets.folder import SUFFIXES, read
+from pfm_jax.datasets.images import UNREADABLE, reason, saved
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.system.files import shown
 from pfm_jax.types import Example, InputError
@@ -27,8 +29,11 @@ from 0 to 1.
 """
 
 
+WANTED = "must be a folder, file, glob, array or PIL image, or a sequence or generator of these"
+
+
 def examples(images: Images) -> Sequence[Example]:
-    """Images as examples. Raises InputError: none, or something that is no image."""
+    """Images as examples. Raises InputError: no images, or another type."""
     if isinstance(images, str | Path):
         items: list[Any] = list(find(images)[1])
     elif isinstance(images, np.ndarray | jax.Array):
@@ -38,25 +43,19 @@ def examples(images: Images) -> Sequence[Example]:
     elif isinstance(images, Iterable) and not isinstance(images, bytes | Mapping):
         items = [one for item in images for one in _expanded(item)]
     else:
-        raise InputError(f"images is a {type(images).__name__}: {WANTED}")
+        raise InputError(f"images of type {type(images).__name__}: {WANTED}")
     if not items:
-        raise InputError("no images are given")
+        raise InputError("no images given")
     for index, item in enumerate(items):
         if not isinstance(item, Path | np.ndarray | PIL.Image.Image):
-            raise InputError(f"images[{index}] is a {type(item).__name__}: {WANTED}")
+            raise InputError(f"images[{index}] of type {type(item).__name__}: {WANTED}")
     return Lazy(lambda index: _example(items[index], index), range(len(items)))
-
-
-WANTED = (
-    "must be a folder, a file, a glob, an array, a PIL image, or a sequence or generator of these"
-)
 
 
 def _split(array: np.ndarray) -> list[np.ndarray]:
     if array.ndim == 3 and array.shape[-1] in (1, 3, 4):
         raise InputError(
-            f"images of shape {array.shape}: one image? give images[None]; grey images are "
-            "[N, H, W]"
+            f"images of shape {array.shape}: pass one image as images[None], grey ones as [N, H, W]"
         )
     if array.ndim not in (3, 4):
         raise InputError(f"images of shape {array.shape}: must be [N, H, W, C] or [N, H, W]")
@@ -77,61 +76,50 @@ def _expanded(item: Any) -> list[Any]:
 def _example(item: Path | np.ndarray | PIL.Image.Image, index: int) -> Example:
     name = f"images[{index}]"
     if isinstance(item, Path):
-        return Example(shown(item), read(item), None, 0, "good")
-    if isinstance(item, np.ndarray):
-        return Example(name, encoded(item, name), None, 0, "good")
-    buffer = io.BytesIO()
-    item.save(buffer, "tiff")
-    return Example(name, buffer.getvalue(), None, 0, "good")
+        name, content = shown(item), read(item)
+    elif isinstance(item, np.ndarray):
+        content = encoded(item, name)
+    else:
+        try:
+            content = saved(PIL.ImageOps.exif_transpose(item), "tiff", compression="raw")
+        except UNREADABLE as error:
+            raise InputError(f"{name}: not a readable image ({reason(error)})") from error
+    return Example(name, content, None, 0, "good")
 
 
 def find(images: str | Path) -> tuple[Path, list[Path]]:
-    """Finds the files of a folder and all below it, of a glob (`**` for any depth), or one file.
+    """Common folder and files, sorted, of a folder (recursively), a glob (with `**`) or a file.
 
-    Returns:
-        The folder that holds all of them, and the files, sorted. Links to folders are not followed.
-
-    Raises:
-        InputError: no image found.
+    Links to folders are not followed. Raises InputError: no image found.
     """
-    place = Path(images)
-    if place.is_dir():
-        found = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(place)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES
-        )
-        root = place
-    elif place.is_file():
+    root = place = Path(images)
+    if place.is_file():
         return place.parent, [place]
+    if place.is_dir():
+        paths = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+        found = [path for path in paths if path.suffix.lower() in SUFFIXES]
     else:
-        found = sorted(p for p in map(Path, glob.glob(str(images), recursive=True)) if p.is_file())
-        fixed = place.parts[:-1]
-        wild = next((i for i, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
-        root = Path(*fixed[:wild])
+        found = [p for p in map(Path, glob.glob(str(images), recursive=True)) if p.is_file()]
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts[:-1])
+        root = Path(*fixed)
     if not found:
-        raise InputError(f"images={images}: no image there ({', '.join(sorted(SUFFIXES))})")
-    return root, found
+        raise InputError(f"images={images}: no image found ({', '.join(sorted(SUFFIXES))})")
+    return root, sorted(found)
 
 
 def encoded(array: np.ndarray, name: str) -> bytes:
     """Encodes an array as an 8-bit image file. Raises InputError; see `Images`."""
-    if (
-        array.ndim not in (2, 3)
-        or 0 in array.shape
-        or array.shape[2:] not in ((), (1,), (3,), (4,))
-    ):
+    channels = array.shape[2:]
+    if array.ndim < 2 or 0 in array.shape or channels not in ((), (1,), (3,), (4,)):
         raise InputError(f"{name} has shape {array.shape}: must be [H, W] or [H, W, 1, 3 or 4]")
     if array.dtype == np.uint16:
         array = (array / 257).round().astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise InputError(f"{name}: numbers of {array.dtype} must be from 0 to 1")
+            raise InputError(f"{name}: {array.dtype} values must be from 0 to 1")
         array = (255 * array).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise InputError(f"{name} is {array.dtype}: must be uint8, uint16 or float")
-    pixels = array[..., :3] if array.ndim == 3 else array
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).save(buffer, "bmp")
-    return buffer.getvalue()
+    if channels:
+        array = array[..., 0] if channels == (1,) else array[..., :3]
+    return saved(PIL.Image.fromarray(array), "bmp")

@@ -9,12 +9,7 @@ from pfm_jax.types import Example
 
 
 class Lazy(Sequence[Example]):
-    """A sequence of `read(index)`; a slice is lazy too.
-
-    Attributes:
-        read: reads the example of an index.
-        indices: the indices of the sequence.
-    """
+    """Sequence of `read(index)` over `indices`; a slice is lazy too."""
 
     def __init__(self, read: Callable[[int], Example], indices: Sequence[int]) -> None:
         self.read, self.indices = read, indices

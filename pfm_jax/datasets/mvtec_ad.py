@@ -9,6 +9,7 @@ needed. Masks are required. See `folder` for the layout.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,13 +31,9 @@ __all__ = ["categories", "load", "locate"]
 
 
 class MvtecAd(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of one category.
+    """TFDS builder of the category in `root`; the mask of a good image is zero.
 
-    Features: `path`, `image`, `mask` (zero for good images), `label`, `defect`.
-
-    Args:
-        root: folder of the category.
-        **kwargs: TFDS builder arguments; `data_dir` must differ between categories.
+    Further arguments are the builder's; `data_dir` must differ between categories.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -50,16 +47,15 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         self.entries = {"train": train, "test": test}
         modes = {_mode(entry.image) for entry in train + test}
         self.channels = 1 if modes == {"L"} else 3
+        features = {
+            "path": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, self.channels)),
+            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "label": tfds.features.Scalar(np.int64),
+            "defect": tfds.features.Text(),
+        }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "path": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(None, None, self.channels)),
-                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-                    "label": tfds.features.Scalar(np.int64),
-                    "defect": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=None,
             homepage="https://www.mvtec.com/company/research/datasets/mvtec-ad",
             disable_shuffling=True,
@@ -70,43 +66,29 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self.entries}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        examples = folder.examples(self.root, self.entries[split])
-        for index, example in enumerate(examples):
-            yield (
-                index,
-                {
-                    "path": example.path,
-                    "image": io.BytesIO(self._encoded(example)),
-                    "mask": io.BytesIO(example.mask or _empty_mask(example)),
-                    "label": example.label,
-                    "defect": example.defect,
-                },
-            )
+        for index, example in enumerate(folder.examples(self.root, self.entries[split])):
+            record = {
+                **dataclasses.asdict(example),
+                "image": io.BytesIO(self._encoded(example)),
+                "mask": io.BytesIO(example.mask or _empty_mask(example)),
+            }
+            yield index, record
 
     def _encoded(self, example: Example) -> bytes:
         """Original file if it decodes to `self.channels` as is, else an RGB PNG."""
         if _mode(io.BytesIO(example.image)) == ("L" if self.channels == 1 else "RGB"):
             return example.image
-        return _png(images.open_rgb(example.image, example.path))
+        return images.saved(images.open_rgb(example.image, example.path), "png")
 
 
 def _mode(file: Path | io.BytesIO) -> str:
-    try:
-        with Image.open(file) as image:
-            return image.mode
-    except OSError as error:
-        raise InputError(f"{file}: not a readable image ({error})") from error
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()
+    with images.opened(file, str(file)) as image:
+        return image.mode
 
 
 def _empty_mask(example: Example) -> bytes:
     with Image.open(io.BytesIO(example.image)) as image:
-        return _png(Image.new("L", image.size))
+        return images.saved(Image.new("L", image.size), "png")
 
 
 def _examples(source: Sequence[dict[str, Any]]) -> Lazy:
@@ -114,14 +96,9 @@ def _examples(source: Sequence[dict[str, Any]]) -> Lazy:
 
     def one(index: int) -> Example:
         record = source[index]
-        label = int(record["label"])
-        return Example(
-            path=record["path"].decode(),
-            image=record["image"],
-            mask=record["mask"] if label else None,
-            label=label,
-            defect=record["defect"].decode(),
-        )
+        path, label, defect = record["path"], int(record["label"]), record["defect"]
+        mask = record["mask"] if label else None
+        return Example(path.decode(), record["image"], mask, label, defect.decode())
 
     return Lazy(one, range(len(source)))
 
@@ -140,13 +117,8 @@ def load(root: Path, category: str) -> Dataset:
             builder.download_and_prepare()
     except RuntimeError as error:  # a full disk
         reason = " ".join(str(error).split())
-        raise InputError(f"{place}: {root.name} can't be prepared there ({reason})") from error
+        raise InputError(f"{place}: can't prepare {root.name} here ({reason})") from error
     decoders = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
     source = builder.as_data_source(decoders=decoders)
-    return Dataset(
-        category=root.name,
-        train=_examples(source["train"]),
-        test=_examples(source["test"]),
-        has_masks=True,
-        fingerprint=fingerprint,
-    )
+    good, mixed = _examples(source["train"]), _examples(source["test"])
+    return Dataset(root.name, good, mixed, has_masks=True, fingerprint=fingerprint)

@@ -28,9 +28,9 @@ def _rows(root: Path) -> list[dict[str, str]]:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read ({error}); VisA's archive has it") from error
+        raise InputError(f"{path}: can't be read ({error}); it comes with VisA") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise InputError(f"{path}: must have the columns {', '.join(COLUMNS)}, and rows")
+        raise InputError(f"{path}: must have the columns {', '.join(COLUMNS)} and at least one row")
     return rows
 
 
@@ -54,6 +54,6 @@ def load(root: Path, category: str) -> Dataset:
             entry = Entry(root / row["image"], mask, int(not good), "good" if good else "anomaly")
             splits[row["split"]].append(entry)
     if any(entry.label for entry in splits["train"]):
-        raise InputError(f"{root}: the split has anomalous training images of {category}")
+        raise InputError(f"{root}: the split puts anomalous images of {category} into training")
     check(root, splits["train"], splits["test"], masks_required=True)
     return dataset(root, splits["train"], splits["test"], category, has_masks=True)

@@ -11,16 +11,10 @@ import numpy as np
 from pfm_jax import metrics
 
 RESAMPLES = 1000
-"""Bootstrap resamples per interval."""
+COVERAGE = 0.95  # nominal
+BINS = 1024  # quantiles per class that serve as pixel thresholds
 
-COVERAGE = 0.95
-"""Nominal coverage of an interval."""
-
-BINS = 1024
-"""Quantiles per class that serve as pixel thresholds."""
-
-Interval = list[float]
-"""Lower and upper end."""
+Interval = list[float]  # lower and upper end
 
 
 def draws(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -37,9 +31,8 @@ def draws(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 def curves(weights: np.ndarray, histograms: np.ndarray) -> np.ndarray:
     """Fraction at or above each threshold, per resample: `[R, bins + 1]`.
 
-    Args:
-        weights: multiplicity of each image, `[R, N]`.
-        histograms: histogram of each image, highest scores first, `[N, bins]`.
+    Takes the multiplicities `[R, N]` of images and their histograms `[N, bins]`, highest scores
+    first.
     """
     sums = np.cumsum(weights @ histograms, axis=1)
     return np.pad(sums, ((0, 0), (1, 0))) / sums[:, -1:]
@@ -47,8 +40,7 @@ def curves(weights: np.ndarray, histograms: np.ndarray) -> np.ndarray:
 
 def area(y: np.ndarray, x: np.ndarray, limit: float = 1.0) -> np.ndarray:
     """Area under each curve `[R, T]` up to x = `limit`, divided by `limit`: `[R]`."""
-    pairs = zip(y, x, strict=True)
-    return np.array([metrics.area_up_to(limit, ys, xs) / limit for ys, xs in pairs])
+    return np.array([metrics.area_up_to(limit, *yx) for yx in zip(y, x, strict=True)]) / limit
 
 
 def _interval(values: np.ndarray) -> Interval:

@@ -19,11 +19,9 @@ from pfm_jax.inference.detector import Detector
 from pfm_jax.model import scoring
 from pfm_jax.types import Dataset, Metrics
 
-FALSE_POSITIVE_RATE = 0.05
-"""False-positive rate of the decision threshold."""
-
+FALSE_POSITIVE_RATE = 0.05  # of the decision threshold
+SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
-"""Combinations of levels."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,14 +32,12 @@ class Evaluation:
         metrics: metrics of the fused map, with bootstrap intervals.
         levels: level -> metrics of its map alone, never standardised.
         combinations: name of a combination of levels -> its metrics, never standardised.
-        paths: paths of the test images.
-        labels: `[N]`, 0 good, 1 anomalous.
-        scores: image scores `[N]`.
+        paths, labels, scores: of the test images; labels `[N]` are 0 (good) or 1 (anomalous).
         decisions: threshold from held-out images, and the fractions of good (`false_positives`)
             and anomalous (`recall`) test images above it; None with too few held-out images.
         panels: pictures of the most and the least anomalous test images.
-        segmentation_threshold: score exceeded by a small fraction of normal pixels, for pictures;
-            None without masks.
+        segmentation_threshold: score exceeded by `SEGMENTATION_RATE` of all normal pixels, for
+            pictures; None without masks.
     """
 
     metrics: Metrics
@@ -56,10 +52,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Metrics and decisions as nested dictionaries."""
-        levels, combinations = (
-            {name: dataclasses.asdict(one) for name, one in some.items()}
-            for some in (self.levels, self.combinations)
-        )
+        levels = {name: dataclasses.asdict(one) for name, one in self.levels.items()}
+        combinations = {name: dataclasses.asdict(one) for name, one in self.combinations.items()}
         found = {**dataclasses.asdict(self.metrics), "levels": levels, "combinations": combinations}
         return {**found, "decisions": self.decisions}
 
@@ -67,34 +61,32 @@ class Evaluation:
 def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = ()) -> Evaluation:
     """Evaluates a detector on the test images of a data set.
 
-    Args:
-        detector: detector to evaluate.
-        dataset: the category.
-        combinations: level combinations to measure besides each level and all of them.
+    `combinations` of levels are measured besides each level and all of them.
 
     Raises:
-        InputError: an unreadable image or mask, or a score that is not finite.
+        InputError: an unreadable image or mask, or a non-finite score.
     """
     levels, size = detector.config.levels, detector.config.data.image_size
-    paths, labels = zip(*((example.path, example.label) for example in dataset.test), strict=True)
+    labels = np.array([example.label for example in dataset.test])
     masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
     maps, scores = _score(detector, dataset, combinations)
     measured = {
-        name: _measure(maps.get(name), scores[name], np.array(labels), masks)
+        name: _measure(maps.get(name), scores[name], labels, masks)
         for name in tqdm(scores, desc="metrics", unit="map", disable=None)
     }
+    threshold = None
+    if masks is not None:
+        threshold = float(np.quantile(maps["fused"][~masks], 1 - SEGMENTATION_RATE))
     return Evaluation(
         metrics=measured["fused"],
         levels={level: measured[level] for level in levels},
         combinations={name: measured[name] for name in map(joined, combinations)},
-        paths=paths,
-        labels=np.array(labels),
+        paths=tuple(example.path for example in dataset.test),
+        labels=labels,
         scores=scores["fused"],
-        decisions=decisions(detector.normal_scores, scores["fused"], np.array(labels)),
+        decisions=decisions(detector.normal_scores, scores["fused"], labels),
         panels=gallery.panels(detector, dataset, scores["fused"]),
-        segmentation_threshold=None
-        if masks is None
-        else gallery.segmentation_threshold(maps["fused"], masks),
+        segmentation_threshold=threshold,
     )
 
 
@@ -121,10 +113,7 @@ def joined(levels: Sequence[str]) -> str:
 def _score(
     detector: Detector, dataset: Dataset, combinations: Combinations
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Maps `[N, H, W]` and image scores `[N]` by level, by combination and fused (`"fused"`).
-
-    Maps are omitted without masks.
-    """
+    """Maps `[N, H, W]`, if there are masks, and scores `[N]` by level, combination and "fused"."""
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     parts = (*((level,) for level in detector.config.levels), *combinations)
@@ -143,14 +132,14 @@ def _measure(
     maps: np.ndarray | None, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
 ) -> Metrics:
     pixel_auroc = pro_auc = None
-    found = {"image_auroc": bootstrap.image_interval(scores, labels)}
+    intervals = {"image_auroc": bootstrap.image_interval(scores, labels)}
     if maps is not None and masks is not None:
         pixel_auroc, pro_auc = metrics.pixel_metrics(maps, masks)
-        found["pixel_auroc"], found["pro_auc"] = bootstrap.pixel_intervals(maps, masks)
+        intervals["pixel_auroc"], intervals["pro_auc"] = bootstrap.pixel_intervals(maps, masks)
     return Metrics(
         image_auroc=metrics.image_auroc(scores, labels),
         image_ap=metrics.image_ap(scores, labels),
         pixel_auroc=pixel_auroc,
         pro_auc=pro_auc,
-        intervals=found,
+        intervals=intervals,
     )

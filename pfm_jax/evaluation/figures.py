@@ -1,7 +1,4 @@
-"""Text table of metrics, overlays and heat maps.
-
-Matplotlib is imported on use to keep importing this module cheap.
-"""
+"""Text table of metrics, overlays and heat maps; Matplotlib is imported on use."""
 
 from __future__ import annotations
 
@@ -16,19 +13,22 @@ from pfm_jax.metrics import METRICS
 
 
 class Panel(NamedTuple):
-    """One test image and its anomaly map.
+    """One test image, uint8 `[H, W, 3]`, its ground truth, bool `[H, W]`, and anomaly map `[H, W]`.
 
-    Attributes:
-        title: text above the image.
-        image: uint8 `[H, W, 3]`.
-        mask: ground truth, bool `[H, W]`; None if unknown.
-        anomaly_map: anomaly scores `[H, W]`.
+    `mask` is None if unknown.
     """
 
     title: str
     image: np.ndarray
     mask: np.ndarray | None
     anomaly_map: np.ndarray
+
+
+def encode(array: np.ndarray, kind: str, **options: Any) -> bytes:
+    """Encodes an array as an image file, `kind` and options as Pillow names them."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -40,13 +40,11 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     if len(results) > 1:
         rows.append(["mean", *(_percent(_mean(results, metric)) for metric in METRICS), ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    return "\n".join(lines)
 
 
 def _percent(value: float | None) -> str:
@@ -86,9 +84,7 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> byt
     inner[1:-1, 1:-1] &= over[:-2, 1:-1] & over[2:, 1:-1] & over[1:-1, :-2] & over[1:-1, 2:]
     inner[[0, -1]] = inner[:, [0, -1]] = False
     shown[over & ~inner] = (1, 0, 0)
-    buffer = io.BytesIO()
-    Image.fromarray((255 * shown).round().astype(np.uint8)).save(buffer, "png")
-    return buffer.getvalue()
+    return encode((255 * shown).round().astype(np.uint8), "png")
 
 
 def strip(panel: Panel, threshold: float | None) -> bytes:
@@ -104,10 +100,8 @@ def strip(panel: Panel, threshold: float | None) -> bytes:
         tiles.insert(1, _shaded(panel.image, panel.mask, (1, 0, 0)))
     if threshold is not None:
         tiles.append(_shaded(panel.image, panel.anomaly_map > threshold, (0, 0.9, 0.2)))
-    buffer = io.BytesIO()
     pixels = (255 * np.concatenate(tiles, 1)).round().astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    return encode(pixels, "png", optimize=True)
 
 
 def heatmaps(panels: Sequence[Panel], category: str, most: int) -> bytes:
@@ -125,27 +119,22 @@ def heatmaps(panels: Sequence[Panel], category: str, most: int) -> bytes:
     names = ["image", "ground truth", "anomaly map", "overlay"]
     if all(panel.mask is None for panel in panels):
         names.remove("ground truth")
-    figure = Figure(
-        figsize=(1.75 * len(panels) + 0.7, 1.75 * len(names) + 0.8), layout="constrained"
-    )
+    size = 1.75 * len(panels) + 0.7, 1.75 * len(names) + 0.8
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(names), len(panels), squeeze=False)
     scale = {"cmap": "inferno", "vmin": vmin, "vmax": vmax}
     for column, panel in zip(axes.T, panels, strict=True):
-        grey = panel.image.mean(-1)
         column[0].set_title(panel.title, fontsize=8)
-        for axis, name in zip(column, names, strict=True):
-            axis.set(xticks=[], yticks=[])
-            if name == "image":
-                axis.imshow(panel.image)
-            elif name == "ground truth":
-                none = np.zeros(grey.shape, bool) if panel.mask is None else panel.mask
-                axis.imshow(_shaded(panel.image, none, (1, 0, 0)))
-            elif name == "anomaly map":
-                heat = axis.imshow(panel.anomaly_map, **scale)
-            else:
-                axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
-                axis.imshow(panel.anomaly_map, alpha=0.55, **scale)
+        column[0].imshow(panel.image)
+        if "ground truth" in names:
+            mask = np.zeros(panel.image.shape[:2], bool) if panel.mask is None else panel.mask
+            column[1].imshow(_shaded(panel.image, mask, (1, 0, 0)))
+        heat = column[-2].imshow(panel.anomaly_map, **scale)
+        column[-1].imshow(panel.image.mean(-1), cmap="gray", vmin=0, vmax=255)
+        column[-1].imshow(panel.anomaly_map, alpha=0.55, **scale)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name, fontsize=9)
     figure.colorbar(heat, ax=axes, shrink=0.5, aspect=30, label="anomaly score")

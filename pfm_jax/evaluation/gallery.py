@@ -11,8 +11,7 @@ from pfm_jax.evaluation import figures
 from pfm_jax.inference.detector import Detector
 from pfm_jax.types import Dataset
 
-MOST_ANOMALOUS = 6
-"""Number of most anomalous images shown; a third as many of the least anomalous follow."""
+MOST_ANOMALOUS = 6  # images shown; a third as many of the least anomalous follow
 
 
 def panels(detector: Detector, dataset: Dataset, scores: np.ndarray) -> list[figures.Panel]:
@@ -30,8 +29,3 @@ def panels(detector: Detector, dataset: Dataset, scores: np.ndarray) -> list[fig
             title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
             found.append(figures.Panel(title, image, mask, np.asarray(anomaly_map)))
     return found
-
-
-def segmentation_threshold(maps: np.ndarray, masks: np.ndarray, fpr: float = 0.005) -> float:
-    """Score exceeded by a fraction `fpr` of the normal pixels of all images (figure 6)."""
-    return float(np.quantile(maps[~masks], 1 - fpr))

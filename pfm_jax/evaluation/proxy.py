@@ -20,18 +20,13 @@ from pfm_jax.evaluation import synthetic
 from pfm_jax.inference.detector import Detector
 from pfm_jax.types import Example, InputError
 
-MOST_IMAGES = 64
-"""Limit on the number of held-out images; the first ones are used."""
-
-FEW_IMAGES = 16
-"""Number of held-out images below which each is used in all eight orientations."""
-
-ORIENTATIONS = 8
-"""Number of orientations: rotations by 90 degrees, with and without mirroring."""
+MOST_IMAGES = 64  # the first held-out images are used
+FEW_IMAGES = 16  # with fewer held-out images, each is used in all orientations
+ORIENTATIONS = 8  # rotations by 90 degrees, with and without mirroring
 
 
 def made_up(held_out: Sequence[Example]) -> Lazy:
-    """Held-out images, each followed by a copy with a defect of each kind in `anomalies.KINDS`.
+    """Held-out images, each followed by a copy with a defect of each kind in `synthetic.KINDS`.
 
     Deterministic, at the original resolution.
     """
@@ -49,9 +44,8 @@ def made_up(held_out: Sequence[Example]) -> Lazy:
         if kind == 0:
             return Example(path, encoded(image, path), None, 0, "good")
         donor = picture((number + 1) % count)
-        size = image.shape[1::-1]
         if donor.shape != image.shape:
-            donor = np.asarray(Image.fromarray(donor).resize(size))
+            donor = np.asarray(Image.fromarray(donor).resize(image.shape[1::-1]))
         rng, name = np.random.default_rng((number, kind)), synthetic.KINDS[kind - 1]
         changed, mask = synthetic.make(name, image, donor, rng)
         drawn = encoded(255 * mask.astype(np.uint8), path)
@@ -61,25 +55,21 @@ def made_up(held_out: Sequence[Example]) -> Lazy:
 
 
 def measure(detector: Detector, held_out: Sequence[Example]) -> dict[str, Any]:
-    """Measures how well a detector separates synthetic defects from held-out normal images.
-
-    Returns:
-        `kinds`, image AUROC by kind of defect; `image_auroc`, their mean; and `pro_auc` of the
-        maps against the masks of the synthetic defects.
+    """Image AUROC by kind of synthetic defect (`kinds`), their mean, and `pro_auc` of the maps.
 
     Raises:
-        InputError: no held-out image.
+        InputError: no held-out images.
     """
     if not held_out:
-        raise InputError("no image is held out: train with --config.data.held_out=0.2")
+        raise InputError("no held-out images: train with --config.data.held_out=0.2")
     examples, size = made_up(held_out), detector.config.data.image_size
     found = list(detector.stream(examples, "proxy"))
     scores = np.concatenate([maps.image_scores for maps in found])
-    scores = scores.reshape(-1, 1 + len(synthetic.KINDS))
-    labels = np.repeat([0, 1], len(scores))
+    good, *defects = scores.reshape(-1, 1 + len(synthetic.KINDS)).T
+    labels = np.repeat([0, 1], len(good))
     kinds = {
-        kind: metrics.image_auroc(np.concatenate([scores[:, 0], scores[:, 1 + index]]), labels)
-        for index, kind in enumerate(synthetic.KINDS)
+        kind: metrics.image_auroc(np.concatenate([good, own]), labels)
+        for kind, own in zip(synthetic.KINDS, defects, strict=True)
     }
     maps = np.concatenate([one.fused for one in found])
     _, pro_auc = metrics.pixel_metrics(maps, images.masks(examples, size))

@@ -11,15 +11,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 KINDS = ("cut_paste", "texture", "blur", "scratch", "colour")
-
-VISIBLE_DIFFERENCE = 5
-"""Minimum difference of a defect pixel from the original, in grey levels."""
-
-MIN_CHANGED_FRACTION = 4e-4
-"""Target fraction of pixels that change clearly; the best attempt is used if none reaches it."""
-
-MAX_ATTEMPTS = 20
-"""Attempts per defect."""
+VISIBLE_DIFFERENCE = 5  # minimum difference of a defect pixel from the original, in grey levels
+MIN_CHANGED_FRACTION = 4e-4  # of pixels, clearly; the best attempt is used if none reaches it
+MAX_ATTEMPTS = 20  # per defect
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -30,12 +24,12 @@ def make(kind: str, image: Array, donor: Array, rng: Rng) -> tuple[Array, Array]
 
     Args:
         kind: one of `KINDS`.
-        image: uint8 `[H, W, 3]`.
-        donor: another normal image of this size.
+        image: normal image to change, uint8 `[H, W, 3]`.
+        donor: another normal image of that size.
         rng: source of randomness, advanced in place.
 
     Returns:
-        The image with the defect, uint8 `[H, W, 3]`, and the mask of visible change, bool `[H, W]`.
+        The image with the defect, and the mask of visible change, bool `[H, W]`.
     """
     best, most = (image, np.zeros(image.shape[:2], bool)), -1
     # Surface texture masks a defect: only a change that exceeds it is noticed.
@@ -122,10 +116,9 @@ def _place(image: Array, rng: Rng) -> complex:
 
 
 def _blob(image: Array, place: complex, least: float, rng: Rng) -> Array:
-    """Random region, float32 `[H, W, 1]` in [0, 1].
+    """Random region, compact to ragged, float32 `[H, W, 1]` in [0, 1].
 
-    Its radius is log-uniform from `least` to 25% of the side, its outline compact to ragged, its
-    edge from a fifth to more than all of the radius wide.
+    Its radius is log-uniform from `least` to 25% of the side; its edge, 0.2 to 1.4 of that.
     """
     radius, stretch = least * (0.25 / least) ** rng.random(), rng.uniform(1, 1.7)
     unit = radius * min(image.shape[:2]) * np.exp(1j * rng.uniform(0, np.pi))
@@ -138,11 +131,7 @@ def _blob(image: Array, place: complex, least: float, rng: Rng) -> Array:
 
 
 def _lines(image: Array, place: complex, rng: Rng) -> Array:
-    """One to four crooked lines side by side, float32 `[H, W, 1]` in [0, 1].
-
-    They are 4 to 50% of the side long, hairline to broad, fade towards their ends and are partly
-    worn away.
-    """
+    """One to four crooked, partly worn lines, 4 to 50% of the side long, float32 `[H, W, 1]`."""
     side, turn, crooked = min(image.shape[:2]), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
     length, width = 0.04 * 12 ** rng.random() * side, 0.003 * 6 ** rng.random() * side
     canvas = Image.new("L", image.shape[1::-1])

@@ -32,13 +32,7 @@ PROGRAM, WEIGHTS, MANIFEST = "program.stablehlo", "weights.npz", "manifest.json"
 
 
 class Artifact(NamedTuple):
-    """Content of the file.
-
-    Attributes:
-        program: the serialised `jax.export.Exported`.
-        weights: name -> array.
-        manifest: see the top of this module.
-    """
+    """Content of the file; the program is a serialised `jax.export.Exported`."""
 
     program: bytes
     weights: dict[str, np.ndarray]

@@ -54,12 +54,8 @@ def images_needed(false_positive_rate: float) -> int:
 def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshold:
     """Lowest threshold that guarantees the rate.
 
-    Args:
-        normal_scores: `[n]`, of normal images that the heads were not trained on.
-        false_positive_rate: upper bound on the rate, in (0, 1).
-
-    Raises:
-        InputError: a rate outside (0, 1), or too few images for it; states how many are needed.
+    `normal_scores` `[n]` are of normal images that the heads were not trained on. Raises
+    InputError: a rate outside (0, 1), or too few images for it; states how many are needed.
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(f"false_positive_rate={false_positive_rate}: must be above 0 and below 1")

@@ -16,19 +16,16 @@ from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks, load_networks
 from pfm_jax.config import Config, from_dict, to_dict
-from pfm_jax.datasets import images as image_files
+from pfm_jax.datasets.images import BATCH_SIZE, ahead, map_at, open_rgb, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
-from pfm_jax.model import heads as mapping
-from pfm_jax.model import scoring
+from pfm_jax.model import heads, scoring
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import FoldedHeads
-from pfm_jax.model.scoring import ScoringSpec, scoring_spec
-from pfm_jax.system import arrays as array_file
-from pfm_jax.system import devices
+from pfm_jax.system import arrays, devices
 from pfm_jax.types import Example, InputError, Normality, ScoreMaps
 
 
@@ -39,7 +36,6 @@ class Record:
     All records are equal, so that `jit` compiles nothing for a second detector of the same recipe.
 
     Attributes:
-        config: the recipe.
         normal_scores: `[n]`, of held-out normal images.
         origin: what it was made from: weights, data, versions; no paths.
     """
@@ -61,17 +57,15 @@ class Detector:
     """A trained detector of anomalies.
 
     Attributes:
-        networks: the two frozen networks.
         heads: the trained heads, folded.
         normality: what maps are standardised by, if the recipe says so.
-        spec: static data of scoring.
         record: recipe, held-out scores and provenance.
     """
 
     networks: Networks
     heads: FoldedHeads
     normality: Normality | None
-    spec: ScoringSpec = dataclasses.field(metadata={"static": True})
+    spec: scoring.ScoringSpec = dataclasses.field(metadata={"static": True})
     record: Record = dataclasses.field(metadata={"static": True})
 
     @property
@@ -87,7 +81,7 @@ class Detector:
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) of all arrays."""
-        return array_file.fingerprint(_arrays(self))
+        return arrays.fingerprint(_arrays(self))
 
     def stream(self, examples: Sequence[Example], what: str | None = None) -> Iterator[ScoreMaps]:
         """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`."""
@@ -110,41 +104,34 @@ class Detector:
         return Scorer(of_batch, size, self.normal_scores, self.fingerprint)
 
     def score(self, images: Images) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Scores images.
+        """Scores images: a folder, files, a glob, arrays, PIL images; see `datasets.inputs.Images`.
 
-        Args:
-            images: a folder, files, a glob, arrays, PIL images; see `datasets.inputs.Images`.
-
-        Returns:
-            Image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own resolution.
-
-        Raises:
-            InputError: an image that can't be read.
+        Returns image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own
+        resolution. Raises InputError: an image that can't be read.
         """
         given, size = examples(images), self.config.data.image_size
 
         def decoded(start: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-            some = [given[i] for i in range(start, min(start + image_files.BATCH_SIZE, len(given)))]
-            opened = [image_files.open_rgb(example.image, example.path) for example in some]
-            pixels = [image_files.resized(image, size) for image in opened]
+            some = [given[i] for i in range(start, min(start + BATCH_SIZE, len(given)))]
+            opened = [open_rgb(example.image, example.path) for example in some]
+            pixels = [resized(image, size) for image in opened]
             return np.stack(pixels), [image.size for image in opened]
 
         scores: list[np.ndarray] = [np.zeros(0, np.float32)]
         maps: list[np.ndarray] = []
-        batches = image_files.ahead(decoded, range(0, len(given), image_files.BATCH_SIZE))
+        batches = ahead(decoded, range(0, len(given), BATCH_SIZE))
         for found, small, sizes in self.scorer().stream(batches):
             if not (finite := np.isfinite(found)).all():
                 name = given[len(maps) + int(finite.argmin())].path
                 raise InputError(f"{name}: its score is not finite")
             scores.append(found)
-            maps += [image_files.map_at(m, s) for m, s in zip(small, sizes, strict=True)]
+            maps += [map_at(m, s) for m, s in zip(small, sizes, strict=True)]
         return np.concatenate(scores), maps
 
     def predict(self, images: Images, false_positive_rate: float = 0.05) -> Prediction:
         """Scores images and decides which are anomalous.
 
-        Raises:
-            InputError: too few held-out images for the rate, or an image that can't be read.
+        Raises InputError: too few held-out images for the rate, or an image that can't be read.
         """
         threshold = calibration.threshold(self.normal_scores, false_positive_rate)
         scores, maps = self.score(images)
@@ -154,9 +141,7 @@ class Detector:
     def save(self, path: str | Path, *, networks: bool = True) -> None:
         """Writes the detector to one file, atomically.
 
-        Args:
-            path: the file.
-            networks: whether the frozen weights are included; without them, `load` looks for them.
+        `networks`: whether the frozen weights are included; without them, `load` looks for them.
         """
         backbone_names = [n.backbone.name for n in (self.networks.source, self.networks.target)]
         about = {
@@ -165,40 +150,34 @@ class Detector:
             "origin": self.record.origin,
         }
         held = self if networks else dataclasses.replace(self, networks=None)  # type: ignore[arg-type]
-        array_file.write(Path(path), _arrays(held), about)
+        arrays.write(Path(path), _arrays(held), about)
 
     @classmethod
     def load(cls, path: str | Path, weights_dir: str | None = None) -> Detector:
-        """Reads what `save` wrote.
+        """Reads a file of `save`; `weights_dir` holds the frozen weights if the file does not.
 
-        Args:
-            path: the file.
-            weights_dir: where the frozen weights are, if the file does not hold them.
-
-        Raises:
-            InputError: not a detector, damaged, or made with other weights.
+        Raises InputError: not a detector, damaged, or made with other weights.
         """
-        arrays, about = array_file.read(Path(path))
+        held, about = arrays.read(Path(path))
         try:
-            config, normal_scores = from_dict(about["config"]), arrays.pop("normal_scores")
+            config, normal_scores = from_dict(about["config"]), held.pop("normal_scores")
             record, names = Record(config, normal_scores, about["origin"]), about["networks"]
         except KeyError as error:
             raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
         if names:
             like = _shapes(_network_shapes(names, config), record)
-            return devices.replicate(array_file.filled(like, arrays, Path(path)))
+            return devices.replicate(arrays.filled(like, held, Path(path)))
         networks = _networks_of(record, weights_dir, path)
         like = dataclasses.replace(_shapes(networks, record), networks=None)
-        filled = devices.replicate(array_file.filled(like, arrays, Path(path)))
+        filled = devices.replicate(arrays.filled(like, held, Path(path)))
         return dataclasses.replace(filled, networks=networks)
 
 
 @jax.jit
 def score_batch(detector: Detector, images: Array) -> ScoreMaps:
     """Scores uint8 RGB images `[B, H, W, 3]` of the recipe's size: the whole of inference."""
-    return scoring.score(
-        detector.networks, detector.heads, detector.normality, images, detector.spec
-    )
+    networks, folded, normality = detector.networks, detector.heads, detector.normality
+    return scoring.score(networks, folded, normality, images, detector.spec)
 
 
 class Prediction(NamedTuple):
@@ -209,7 +188,6 @@ class Prediction(NamedTuple):
             maps, the mean of normal images.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
-        threshold: see `calibration.Threshold`.
         anomaly_maps: for each image `[H, W]`, at its own resolution.
     """
 
@@ -221,16 +199,12 @@ class Prediction(NamedTuple):
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
-    return {**array_file.named(detector), "normal_scores": detector.normal_scores}
+    return {**arrays.named(detector), "normal_scores": detector.normal_scores}
 
 
 def _network_shapes(names: list[str], config: Config) -> Networks:
-    source, target = map(backbones.get, names)
-    return Networks(
-        Network(weights.shapes(source), source),
-        Network(weights.shapes(target), target),
-        config.networks.neighbourhood,
-    )
+    source, target = (Network(weights.shapes(one), one) for one in map(backbones.get, names))
+    return Networks(source, target, config.networks.neighbourhood)
 
 
 def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> Networks:
@@ -248,12 +222,11 @@ def _shapes(networks: Networks, record: Record) -> Any:
     """A detector of this recipe, by shapes alone."""
     config = record.config
     channels = feature_channels(networks, config.levels)
-    heads = jax.eval_shape(
-        lambda: mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
-    )
+    fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
+    folded = jax.eval_shape(heads.fold, fresh)
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
-    return Detector(networks, heads, normality, scoring_spec(config), record)
+    return Detector(networks, folded, normality, scoring.scoring_spec(config), record)
 
 
 load = Detector.load

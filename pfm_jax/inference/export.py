@@ -14,9 +14,8 @@ import numpy as np
 from jax import Array, export
 
 from pfm_jax.config import to_dict
-from pfm_jax.datasets import images
+from pfm_jax.datasets.images import BATCH_SIZE, batches
 from pfm_jax.inference import artifact
-from pfm_jax.inference.artifact import Artifact
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.system import arrays, devices, files
@@ -28,14 +27,11 @@ TOLERANCE = 1e-4
 
 def outputs(found: ScoreMaps) -> dict[str, Any]:
     """Outputs of the program, by name."""
-    return {
-        "image_scores": found.image_scores,
-        "anomaly_maps": found.fused,
-        "levels": found.levels,
-    }
+    maps = {"anomaly_maps": found.fused, "levels": found.levels}
+    return {"image_scores": found.image_scores, **maps}
 
 
-def make(detector: Detector, threshold: Threshold) -> Artifact:
+def make(detector: Detector, threshold: Threshold) -> artifact.Artifact:
     """Exports a detector, for any batch size on all of `PLATFORMS`.
 
     Products have the precision that the detector's have on this machine.
@@ -53,7 +49,7 @@ def make(detector: Detector, threshold: Threshold) -> Artifact:
         exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
     weights = arrays.named(detector)
     manifest = {**_manifest(detector, threshold), "weights": list(weights)}
-    return Artifact(bytes(exported.serialize()), weights, manifest)
+    return artifact.Artifact(bytes(exported.serialize()), weights, manifest)
 
 
 def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
@@ -90,13 +86,9 @@ def _no_paths() -> Iterator[None]:
 def write(
     detector: Detector, threshold: Threshold, examples: Sequence[Example], path: Path
 ) -> float:
-    """Writes the artefact, once it was read back and gave the detector's scores on the examples.
+    """Writes the artefact, once it was read back and passed `check` on the examples.
 
-    Returns:
-        The greatest difference in any map or score.
-
-    Raises:
-        InputError: a difference above `TOLERANCE`; names the stage. Nothing is written then.
+    Returns the greatest difference. Raises InputError: see `check`; nothing is written then.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -108,21 +100,18 @@ def write(
     return worst
 
 
-def check(detector: Detector, exported: Artifact, examples: Sequence[Example]) -> float:
+def check(detector: Detector, exported: artifact.Artifact, examples: Sequence[Example]) -> float:
     """Compares an artefact with its detector on examples, at every stage.
 
-    Returns:
-        The greatest difference.
-
-    Raises:
-        InputError: it is above `TOLERANCE`; names the first stage.
+    Returns the greatest difference in any map or score. Raises InputError: it is above `TOLERANCE`;
+    names the first stage.
     """
     for name, array in arrays.named(detector).items():
         if not np.array_equal(array, exported.weights[name]):
             raise InputError(f"the export differs at weight {name}; it is not written")
     run, size, worst = artifact.program(exported), detector.config.data.image_size, 0.0
-    for pictures, count in images.batches(examples, size, devices.batch_size(images.BATCH_SIZE)):
-        placed = devices.shard_batch(pictures)
+    for images, count in batches(examples, size, devices.batch_size(BATCH_SIZE)):
+        placed = devices.shard_batch(images)
         expected, found = _stages(outputs(score_batch(detector, placed))), _stages(run(placed))
         for stage, array in expected.items():
             difference = float(np.abs(array - found[stage])[:count].max())

@@ -28,20 +28,15 @@ alike, nothing is divided by less."""
 def check(config: Config, num_images: int, where: str = "") -> None:
     """Raises InputError, which begins with `where`: too few images to estimate a deviation."""
     if config.scoring.standardize and num_images < LEAST_IMAGES:
-        raise InputError(
-            f"{where}config.scoring.standardize=True needs {LEAST_IMAGES} training images, there "
-            f"are {num_images}"
-        )
+        needed = f"needs {LEAST_IMAGES} training images, there are {num_images}"
+        raise InputError(f"{where}config.scoring.standardize=True {needed}")
 
 
 def with_normality(detector: Detector, train: Sequence[Example]) -> Detector:
     """Measures the normality of a detector, if its recipe asks for it.
 
     Uses training images. Held-out images must have no part in what they are scored by, or their
-    threshold would not hold for new images.
-
-    Raises:
-        InputError: see `check`; or an image that can't be read.
+    threshold would not hold for new images. Raises InputError: see `check`, or unreadable images.
     """
     if not detector.config.scoring.standardize:
         return detector

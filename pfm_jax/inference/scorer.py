@@ -23,7 +23,6 @@ class Scorer:
     """A detector in memory or an exported one, as a function.
 
     Attributes:
-        score_batch: see `ScoreBatch`.
         size: side of the square that images are resized to, in pixels.
         normal_scores: `[n]`, of held-out normal images; may be empty.
         fingerprint: identifies the detector.
@@ -41,13 +40,9 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, T]]:
         """Scores batches in order, on all devices; see `streaming.stream`.
 
-        Args:
-            batches: uint8 RGB `[b, size, size, 3]`, b from 0 to `images.BATCH_SIZE`, and anything
-                that goes with it.
-
-        Yields:
-            Image scores `[b]`, anomaly maps `[b, size, size]`, and what went with the batch. A
-            score that is not finite is for the caller to refuse; it exceeds no threshold.
+        Takes uint8 RGB `[b, size, size, 3]`, b from 0 to `images.BATCH_SIZE`, and anything that
+        goes with it; yields image scores `[b]`, anomaly maps `[b, size, size]`, and that thing. A
+        score that is not finite is for the caller to refuse; it exceeds no threshold.
         """
         padded = ((*pad(images), item) for images, item in batches)
         for (scores, maps), item in stream(self.score_batch, padded):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from pfm_jax.datasets import images as image_files
+from pfm_jax.datasets.images import BATCH_SIZE, batches
 from pfm_jax.system import devices
 from pfm_jax.types import Example, InputError, ScoreMaps
 
@@ -17,13 +17,13 @@ Scores = TypeVar("Scores")
 
 
 def stream(
-    score: Callable[[Any], Scores], batches: Iterable[tuple[np.ndarray, int, T]]
+    score: Callable[[Any], Scores], padded: Iterable[tuple[np.ndarray, int, T]]
 ) -> Iterator[tuple[Scores, T]]:
     """Scores batches in order; the devices have the next one while the consumer looks at one.
 
     Args:
         score: uint8 RGB `[B, S, S, 3]` -> a pytree of arrays `[B, ...]`.
-        batches: this process's slice of a batch, the number of real images in the batch (padding
+        padded: this process's slice of a batch, the number of real images in the batch (padding
             comes last), and anything that goes with it.
 
     Yields:
@@ -34,7 +34,7 @@ def stream(
     def fetched(found: Scores, count: int, item: T) -> tuple[Scores, T]:
         return jax.tree.map(lambda array: np.asarray(array)[:count], devices.fetch(found)), item
 
-    for images, count, item in batches:
+    for images, count, item in padded:
         found = score(devices.shard_batch(images))
         if waiting:
             yield fetched(*waiting)
@@ -48,7 +48,7 @@ def pad(images: np.ndarray) -> tuple[np.ndarray, int]:
     `images.BATCH_SIZE`. Returns the number of real images too.
     """
     count = len(images)
-    size = devices.batch_size(1 if count <= 1 else image_files.BATCH_SIZE)
+    size = devices.batch_size(1 if count <= 1 else BATCH_SIZE)
     last = images[-1:] if count else np.zeros((1, *images.shape[1:]), images.dtype)
     return np.concatenate([images, np.repeat(last, size - count, 0)]), count
 
@@ -56,23 +56,15 @@ def pad(images: np.ndarray) -> tuple[np.ndarray, int]:
 def score_examples(
     score: Callable[[Any], ScoreMaps], examples: Sequence[Example], size: int, what: str | None
 ) -> Iterator[ScoreMaps]:
-    """Scores a data set, batch after batch.
+    """Scores a data set, batch after batch, each image resized to a square of side `size`.
 
-    Args:
-        score: see `stream`.
-        examples: the data set.
-        size: side of the square that images are resized to, in pixels.
-        what: name of the progress bar; None for none.
-
-    Raises:
-        InputError: an image that can't be read, or whose score is not finite.
+    `what` is the name of the progress bar; None for none. Raises InputError: an image that can't be
+    read, or whose score is not finite.
     """
-    done, batch_size = 0, devices.batch_size(image_files.BATCH_SIZE)
-    decoded = image_files.batches(examples, size, batch_size, what)
+    done, decoded = 0, batches(examples, size, devices.batch_size(BATCH_SIZE), what)
     for found, _ in stream(score, ((images, count, None) for images, count in decoded)):
         if not (finite := np.isfinite(found.image_scores)).all():
-            raise InputError(
-                f"{examples[done + int(finite.argmin())].path}: its score is not finite"
-            )
+            path = examples[done + int(finite.argmin())].path
+            raise InputError(f"{path}: its score is not finite")
         done += len(finite)
         yield found

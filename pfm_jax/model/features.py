@@ -34,13 +34,10 @@ def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Ar
 def feature_pyramid(
     network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
 ) -> FeaturePyramid:
-    """Extracts unit vectors `[B, h, w, C]` at every level (eq. 4 and below eq. 6).
+    """Extracts unit vectors `[B, h, w, C]` at every level (eq. 4 and below eq. 6), as float32.
 
-    Args:
-        network: the frozen network.
-        images: uint8 RGB.
-        precision: type of the network's weights and activations.
-        neighbourhood: see `neighbourhood_mean`.
+    `precision` is the type of the network's weights and activations; `neighbourhood` the side that
+    `neighbourhood_mean` averages over.
     """
     backbone = network.backbone
     mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
@@ -60,10 +57,7 @@ def extract(
     levels: tuple[str, ...],
     precision: str = "float32",
 ) -> Features:
-    """Extracts both networks' features `[B, h, w, C]` at some levels, as float32.
-
-    `precision` is the type of the networks' weights and activations.
-    """
+    """Extracts both networks' features `[B, h, w, C]` at some levels; see `feature_pyramid`."""
     source, target = (
         feature_pyramid(network, images, precision, networks.neighbourhood)
         for network in (networks.source, networks.target)

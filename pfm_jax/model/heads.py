@@ -31,12 +31,8 @@ from pfm_jax.types import DIRECTIONS, LEVELS, Batch, Features, Pair
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The heads of one level (Table I): both directions, which share the mapping unit.
-
-    Attributes:
-        encoders: direction -> the layers before the shared unit.
-        shared: the SMU.
-        decoders: direction -> the layers after it.
+    """The heads of one level (Table I): direction -> the layers before and after the shared mapping
+    unit (SMU), which is the same for both directions.
     """
 
     encoders: dict[str, tuple[Layer, ...]]
@@ -52,12 +48,9 @@ FoldedHeads = dict[str, dict[str, tuple[Dense, ...]]]
 
 
 def init(key: Key[Array, ""], channels: dict[str, Pair[int]], config: MappingConfig) -> Heads:
-    """Initialises the heads of all levels.
+    """Initialises the heads of all levels, each independently of which others there are.
 
-    Args:
-        key: consumed. The weights of a level do not depend on which others there are.
-        channels: level -> number of channels of source and target features.
-        config: the recipe of the heads.
+    `channels`: level -> number of channels of source and target features.
     """
     return {
         level: _init_head(
@@ -103,20 +96,17 @@ def split(heads: Heads) -> tuple[Heads, Heads]:
 
 def merge(learned: Heads, running: Heads) -> Heads:
     """Inverse of `split`."""
-    merged: Heads = jax.tree.map(
+    return jax.tree.map(
         lambda a, b: b if a is None else a, learned, running, is_leaf=lambda node: node is None
     )
-    return merged
 
 
 def inputs_and_targets(
     features: Pair[Array], directions: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Direction -> features that go into the head, and direction -> features to predict."""
-    source, target = features
-    inputs = {"forward": source, "backward": target}
-    targets = {"forward": target, "backward": source}
-    return {k: inputs[k] for k in directions}, {k: targets[k] for k in directions}
+    ends = {"forward": features, "backward": features[::-1]}
+    return {k: ends[k][0] for k in directions}, {k: ends[k][1] for k in directions}
 
 
 def apply(
@@ -125,16 +115,10 @@ def apply(
     mask: Float[Array, " P"] | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[dict[str, Float[Array, "*batch _"]], Head]:
-    """Predicts each direction's target features (eq. 6, 11).
+    """Predicts each direction's target features (eq. 6, 11) from its unit vectors.
 
-    Args:
-        head: the heads of a level.
-        inputs: direction -> unit vectors.
-        mask: in training, 1 for a row that counts and 0 for padding; see `layers.apply_norm`.
-        dtype: of the operands of products; parameters, sums and results are float32.
-
-    Returns:
-        Direction -> predictions, and the head with updated running statistics.
+    `mask` is that of `layers.apply_norm`, `dtype` that of the operands of products; parameters,
+    sums and results are float32. Returns the head with updated running statistics too.
     """
     encoders, decoders, predictions = {}, {}, {}
     for direction, x in inputs.items():
@@ -161,8 +145,7 @@ def loss(
 ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Heads]]:
     """Computes eq. 12, summed over the levels, which share no parameter: three problems in one.
 
-    Returns:
-        The sum; the loss of each level, and the heads with updated running statistics.
+    Returns the sum; the loss of each level, and the heads with updated running statistics.
     """
     losses, updated = {}, {}
     for level, head in heads.items():
@@ -207,10 +190,7 @@ def predict(
 
 
 def anomaly_maps(
-    folded: FoldedHeads,
-    features: Features,
-    config: MappingConfig,
-    dtype: DTypeLike = jnp.float32,
+    folded: FoldedHeads, features: Features, config: MappingConfig, dtype: DTypeLike = jnp.float32
 ) -> dict[str, Float[Array, "*batch"]]:
     """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM)."""
     maps = {}

@@ -21,12 +21,7 @@ ROW_BLOCKS = 8
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A 1x1 convolution.
-
-    Attributes:
-        kernel: `[C, K]`.
-        bias: `[K]`.
-    """
+    """A 1x1 convolution: kernel `[C, K]` and bias `[K]`."""
 
     kernel: Array
     bias: Array
@@ -125,16 +120,10 @@ def apply_dense(
 def apply_norm(
     norm: Norm, x: Float[Array, "*batch C"], mask: Float[Array, " P"] | None = None
 ) -> tuple[Float[Array, "*batch C"], Norm]:
-    """Applies BatchNorm.
+    """Applies BatchNorm; returns the result and the norm with updated running statistics.
 
-    Args:
-        norm: scale, bias and running statistics.
-        x: in training, rows `[P, C]`.
-        mask: 1 for a row that counts, 0 for padding, in training; None normalises by the running
-            statistics.
-
-    Returns:
-        The normalised values, and the norm with updated running statistics.
+    In training, `x` is rows `[P, C]` and `mask` is 1 for a row that counts, 0 for padding; without
+    a mask, the running statistics normalise.
     """
     mean, var, updated = norm.mean, norm.var, norm
     if mask is not None:

@@ -14,9 +14,7 @@ class Problem:
     """Static argument of the training programs, derived once; see `make_problem`.
 
     Attributes:
-        mapping: the recipe of the heads.
         train: the recipe of training, its precision resolved for this machine.
-        tiles: how training images are cut.
         positions: (level, positions of a tile) for each level.
         num_tiles: tiles of all training images; to training, a tile is an image.
         total_steps: steps of a whole run.
@@ -47,8 +45,7 @@ def make_problem(config: Config, num_images: int) -> Problem:
     """
     cut = tiles.training_tiles(config.data)
     num_tiles = num_images * len(tiles.corners(cut))
-    train = config.train
-    steps = train.steps
+    train, steps = config.train, config.train.steps
     if train.sampling == "images":
         steps = train.epochs * -(-num_tiles // train.batch_size)
     precision = devices.resolve_precision(train.precision)

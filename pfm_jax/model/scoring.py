@@ -12,10 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.config import Config, MappingConfig, ScoringConfig
-from pfm_jax.model import heads as mapping
 from pfm_jax.model import tiles
 from pfm_jax.model.features import extract
-from pfm_jax.model.heads import FoldedHeads
+from pfm_jax.model.heads import FoldedHeads, anomaly_maps
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.types import Normality, ScoreMaps
@@ -28,9 +27,6 @@ class ScoringSpec(NamedTuple):
     """Static data of scoring, derived once from a recipe.
 
     Attributes:
-        mapping: the recipe of the heads.
-        scoring: the recipe of scoring.
-        tiles: how images are cut.
         network_precision: type of the networks' weights and activations.
         head_precision: type of the operands of the heads' products.
     """
@@ -56,14 +52,12 @@ def scoring_spec(config: Config) -> ScoringSpec:
 
 def upsample(maps: Float[Array, "B h w"], height: int, width: int) -> Float[Array, "B H W"]:
     """Resizes maps as torch's bilinear interpolation with `align_corners=False`."""
-    shape = maps.shape[0], height, width
-    return jax.image.resize(maps, shape, "bilinear", antialias=False)
+    return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear", antialias=False)
 
 
 def smooth(maps: Float[Array, "B H W"], sigma: float) -> Float[Array, "B H W"]:
-    """Smooths maps by a Gaussian whose deviation is `sigma` times the side.
-
-    Matches SciPy's `gaussian_filter`, which reflects at the edges.
+    """Smooths maps by a Gaussian whose deviation is `sigma` times the side; reflects at the edges,
+    as SciPy's `gaussian_filter`.
     """
     rows, columns = (gaussian_filter1d(np.eye(n), sigma * n, 0) for n in maps.shape[1:])
     kernels = (jnp.asarray(kernel, jnp.float32) for kernel in (rows, columns))
@@ -78,10 +72,7 @@ def fuse(
 ) -> ScoreMaps:
     """Fuses the levels' maps into one (eq. 15), whose maximum is the image's score (eq. 9).
 
-    Args:
-        levels: level -> map.
-        config: smoothing, and whether maps are made relative.
-        normality: if given, subtracted (mean) and divided by (deviation) at each position.
+    A `normality` standardises each position: less its mean, divided by its deviation.
     """
     fused = sum(levels.values(), jnp.float32(0)) / len(levels)
     fused = smooth(fused, config.smoothing) if config.smoothing else fused
@@ -102,19 +93,11 @@ def score(
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
 ) -> ScoreMaps:
-    """Scores images: networks, heads, residuals, upsampling and fusion. The whole of inference.
-
-    Args:
-        networks: the frozen networks.
-        heads: trained heads, folded.
-        normality: see `fuse`.
-        images: uint8 RGB.
-        spec: see `ScoringSpec`.
-    """
+    """Scores images: networks, heads, residuals, upsampling and fusion. The whole of inference."""
 
     def maps_of(images: Array) -> dict[str, Array]:
         features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)
-        maps = mapping.anomaly_maps(heads, features, spec.mapping, jnp.dtype(spec.head_precision))
+        maps = anomaly_maps(heads, features, spec.mapping, jnp.dtype(spec.head_precision))
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     return fuse(tiles.blended(maps_of, images, spec.tiles), spec.scoring, normality)

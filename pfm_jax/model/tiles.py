@@ -11,19 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 
 from pfm_jax.config import DataConfig
 
 
 class Tiles(NamedTuple):
-    """Tiling of square images, in pixels.
-
-    Attributes:
-        image: side of an image.
-        size: side of a tile.
-        overlap: least overlap of neighbours.
-    """
+    """Tiling of square images, in pixels: sides of image and tile, least overlap of neighbours."""
 
     image: int
     size: int
@@ -48,7 +42,7 @@ def corners(tiles: Tiles) -> list[tuple[int, int]]:
     return [(top, left) for top in starts for left in starts]
 
 
-def cut(images: UInt8[np.ndarray, "B H W C"], tiles: Tiles) -> list[UInt8[np.ndarray, "B s s C"]]:
+def cut(images: Shaped[np.ndarray, "B H W C"], tiles: Tiles) -> list[Shaped[np.ndarray, "B s s C"]]:
     """Cuts images into tiles, all images' tile at one corner after the other."""
     return [
         images[:, top : top + tiles.size, left : left + tiles.size] for top, left in corners(tiles)
@@ -63,14 +57,11 @@ def window(tiles: Tiles) -> Float[np.ndarray, "s s"]:
 
 
 def blended(
-    maps_of: Callable[[Array], dict[str, Array]], images: UInt8[Array, "B H W C"], tiles: Tiles
+    maps_of: Callable[[Array], dict[str, Array]], images: Shaped[Array, "B H W C"], tiles: Tiles
 ) -> dict[str, Float[Array, "B H W"]]:
-    """Blends the maps of an image's tiles into maps of the image.
+    """Blends the maps of an image's tiles into maps of the image, in the memory of one tile.
 
-    Args:
-        maps_of: tiles `[B, size, size, C]` -> maps `[B, size, size]` by name.
-        images: the images.
-        tiles: how to cut them. Tiles are processed in turn, so memory is that of one.
+    `maps_of`: tiles `[B, size, size, C]` -> maps `[B, size, size]` by name.
     """
     places = corners(tiles)
     if len(places) == 1:
@@ -93,5 +84,4 @@ def blended(
             whole = whole.at[:, top : top + tiles.size, left : left + tiles.size].add(part)
         return whole / total[None]
 
-    blended_maps: dict[str, Array] = jax.tree.map(joined, found)
-    return blended_maps
+    return jax.tree.map(joined, found)

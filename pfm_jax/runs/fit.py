@@ -14,9 +14,8 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record
-from pfm_jax.model import heads as mapping
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.heads import Heads
+from pfm_jax.model.heads import Heads, fold
 from pfm_jax.model.problem import make_problem
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.recipes import validate
@@ -41,8 +40,7 @@ def fit(
         weights_dir: where pretrained weights are; see `backbones.weights.load`.
         normal: other normal images to set the threshold by, instead of that fraction.
 
-    Raises:
-        InputError: images, recipe or weights that can't be used.
+    Raises InputError: images, recipe or weights that can't be used.
     """
     config = config or Config()
     validate(config)
@@ -70,7 +68,7 @@ def make_detector(
 ) -> Detector:
     """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
     record = Record(config, np.zeros(0, np.float32), origin)
-    detector = Detector(networks, mapping.fold(heads), None, scoring_spec(config), record)
+    detector = Detector(networks, fold(heads), None, scoring_spec(config), record)
     detector = normality.with_normality(detector, train)
     scores = detector.image_scores(held_out, "held out")
     return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

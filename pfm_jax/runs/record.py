@@ -43,13 +43,9 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 def write_run(
     folder: Path, provenance: Provenance, status: str, seconds: Mapping[str, float]
 ) -> None:
-    """Writes `run.json`.
+    """Writes `run.json`, with phase -> seconds so far.
 
-    Args:
-        folder: of the run.
-        provenance: what it is made from.
-        status: `"running"` (also of one that was killed) or `"finished"`.
-        seconds: phase -> seconds so far.
+    `status` is `"running"` (also of a run that was killed) or `"finished"`.
     """
     about = {
         "status": status,
@@ -61,7 +57,7 @@ def write_run(
         "platform": platform.platform(),
         "provenance": provenance.to_json(),
     }
-    _write_json(folder / RUN, about)
+    write_json(folder / RUN, about)
 
 
 def read_run(folder: Path) -> Provenance:
@@ -73,9 +69,8 @@ def read_run(folder: Path) -> Provenance:
         values = json.loads(path.read_text())["provenance"]
         return Provenance(**{**values, "config": from_dict(values["config"])})
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not readable, or of another version of pfm_jax; train again"
-        ) from error
+        wrong = "not readable, or of another version of pfm_jax"
+        raise InputError(f"{path}: {wrong}; train again") from error
 
 
 def seconds_so_far(folder: Path) -> dict[str, float]:
@@ -87,27 +82,22 @@ def seconds_so_far(folder: Path) -> dict[str, float]:
 
 def git_state() -> dict[str, str | bool] | None:
     """Commit of this package's checkout and whether files differ from it; None if not in git."""
-    found = []
-    for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *command],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        found.append(done.stdout.strip())
-    return {"commit": found[0], "changed": bool(found[1])}
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        commit, changed = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.strip(), "changed": bool(changed.strip())}
 
 
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Appends this package's log to `log.txt` within the block, errors included.
 
-    Raises:
-        InputError: the folder can't be made.
+    Raises InputError: the folder can't be made.
     """
     files.make(folder)
     if not devices.is_primary():
@@ -131,10 +121,7 @@ def logged(folder: Path) -> Iterator[None]:
 def append_curve(folder: Path, step: int, losses: Mapping[str, np.ndarray]) -> None:
     """Appends losses to the learning curve, a line of means for each `CURVE_STEPS` steps.
 
-    Args:
-        folder: of the run.
-        step: the last step.
-        losses: level -> loss of each step up to it, `[steps]`.
+    `losses`: level -> loss of each step up to the last one, `step`; `[steps]`.
     """
     steps = len(next(iter(losses.values())))
     lines = []
@@ -171,13 +158,7 @@ def truncate_curve(folder: Path, step: int) -> None:
 def write_evaluation(folder: Path, found: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
     """Writes `scores.csv`, the pictures and at last `metrics.json`.
 
-    Args:
-        folder: of the run.
-        found: the results.
-        about: further content of `metrics.json`.
-
-    Returns:
-        The content of `metrics.json`.
+    Returns the content of `metrics.json`: the results and `about`.
     """
     write_scores(folder / "scores.csv", found.paths, found.scores, found.labels)
     heatmaps = figures.heatmaps(found.panels, str(about["category"]), gallery.MOST_ANOMALOUS)
@@ -188,7 +169,7 @@ def write_evaluation(folder: Path, found: Evaluation, about: Mapping[str, Any]) 
     shown = [{"title": panel.title, "truth": panel.mask is not None} for panel in found.panels]
     files.write(folder / "gallery" / "gallery.json", json.dumps(shown).encode())
     results = {**found.to_json(), **about}
-    _write_json(folder / METRICS, results)
+    write_json(folder / METRICS, results)
     return results
 
 
@@ -202,5 +183,6 @@ def write_scores(
     files.write(path, table.getvalue().encode())
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON, indented."""
     files.write(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +31,6 @@ class RunFolder:
     """A run and the folder that it is kept in.
 
     Attributes:
-        folder: the folder.
-        provenance: what the run is made from.
-        dataset: its images.
         combinations: combinations of levels that are evaluated besides.
         seconds: phase -> seconds so far; its values change.
         checkpoints: its checkpoints, while they are open.
@@ -90,9 +86,8 @@ class RunFolder:
 
 def resolved(sources: Sources) -> Sources:
     """Makes both paths absolute, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
-    weights_dir = sources.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
-    places = (os.path.abspath(p) if p else None for p in (sources.data_dir, weights_dir))
-    return Sources(*places)
+    paths = sources.data_dir, sources.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
+    return Sources(*(os.path.abspath(path) if path else None for path in paths))
 
 
 def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
@@ -132,15 +127,9 @@ def origin(provenance: Provenance) -> dict[str, Any]:
 
 
 def load_detector(workdir: Path, category: str, weights_dir: str | None = None) -> Detector:
-    """Loads the detector of a finished run.
+    """Loads the detector of a finished run; `weights_dir` is where the weights are, if they moved.
 
-    Args:
-        workdir: folder that the run was trained in.
-        category: the run's category.
-        weights_dir: where the weights are now; None: where they were.
-
-    Raises:
-        InputError: no such run, an unfinished one, or other weights than it was trained with.
+    Raises InputError: no such run, an unfinished one, or other weights than it was trained with.
     """
     folder = workdir / category
     old = record.read_run(folder)
@@ -150,47 +139,46 @@ def load_detector(workdir: Path, category: str, weights_dir: str | None = None) 
     return Detector.load(folder / record.DETECTOR, weights_dir)
 
 
-def dataset_of(old: Provenance, sources: Sources, folder: Path) -> Dataset:
-    """Loads the data of a run, from where it is now or was. Raises InputError if it changed."""
+def _load_run(folder: Path, sources: Sources) -> RunFolder:
+    """Loads a run's provenance and its data, from where it is now or was. Raises InputError."""
+    old = record.read_run(folder)
     places = Sources(sources.data_dir or old.data_dir)
     dataset = load_dataset(old.config, old.category, resolved(places))
-    check_same_run(old, dataclasses.replace(old, data=dataset.fingerprint), folder)
-    return dataset
+    return RunFolder(folder, old, dataset)
 
 
 def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
     """Test images of a run, from where they are now or were. Raises InputError."""
-    old = record.read_run(workdir / category)
-    places = Sources(sources.data_dir or old.data_dir)
-    return load_dataset(old.config, category, resolved(places)).test
+    return _load_run(workdir / category, sources).dataset.test
+
+
+def _load_finished(workdir: Path, category: str, sources: Sources) -> tuple[Detector, RunFolder]:
+    """Loads a finished run and its detector. Raises InputError if data or weights changed."""
+    detector = load_detector(workdir, category, sources.weights_dir)
+    run = _load_run(workdir / category, sources)
+    now = dataclasses.replace(run.provenance, data=run.dataset.fingerprint)
+    check_same_run(run.provenance, now, run.folder)
+    return detector, run
 
 
 def evaluate_run(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
     """Evaluates a finished run again; returns `metrics.json`.
 
-    Args:
-        workdir: folder that the run was trained in.
-        category: the run's category.
-        sources: where data and weights are now; None: where they were.
-
-    Raises:
-        InputError: no finished run, or other data or weights than it was trained with.
+    `sources` is where data and weights are now; None: where they were. Raises InputError: no
+    finished run, or other data or weights than it was trained with.
     """
-    folder = workdir / category
-    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
-    dataset, seconds = dataset_of(old, sources, folder), record.seconds_so_far(folder)
-    with files.locked(folder):
-        return RunFolder(folder, old, dataset, seconds=seconds).evaluate(detector)
+    detector, run = _load_finished(workdir, category, sources)
+    run.seconds.update(record.seconds_so_far(run.folder))
+    with files.locked(run.folder):
+        return run.evaluate(detector)
 
 
 def measure_proxy(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:
     """Measures the proxy of a finished run; also written to `proxy.json` in its folder.
 
-    Raises:
-        InputError: see `evaluate_run`; or no image is held out.
+    Raises InputError: see `evaluate_run`; or no image is held out.
     """
-    folder = workdir / category
-    detector, old = load_detector(workdir, category, sources.weights_dir), record.read_run(folder)
-    found = proxy.measure(detector, dataset_of(old, sources, folder).held_out)
-    files.write(folder / "proxy.json", (json.dumps(found, indent=2) + "\n").encode())
+    detector, run = _load_finished(workdir, category, sources)
+    found = proxy.measure(detector, run.dataset.held_out)
+    record.write_json(run.folder / "proxy.json", found)
     return found

@@ -25,8 +25,7 @@ def runs(workdir: Path) -> list[Path]:
 def write(run: Path) -> Path:
     """Exports a run to its `tensorboard` subfolder, replacing an earlier export.
 
-    Raises:
-        InputError: tensorboardX is not installed.
+    Raises InputError: tensorboardX is not installed.
     """
     try:
         import tensorboardX

@@ -16,7 +16,7 @@ import numpy as np
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, Sources
-from pfm_jax.datasets import images as image_files
+from pfm_jax.datasets.images import masks
 from pfm_jax.model.features import feature_channels
 from pfm_jax.recipes import validate
 from pfm_jax.runs import record
@@ -42,20 +42,11 @@ def train_categories(
 
     All data sets are checked before the first is trained on. A run that `workdir` holds already is
     resumed from its last checkpoint or, if it is finished, evaluated again. Runs train together as
-    far as memory allows.
+    far as memory allows, each in the folder `category` of `workdir` or, if `seeds` are given in
+    place of the recipe's one, in `seed_N/category`.
 
-    Args:
-        config: the recipe.
-        sources: where data and weights are.
-        category: see above.
-        workdir: each run gets the folder `category` in it.
-        seeds: instead of the recipe's one; each run's folder is then `seed_N/category`.
-
-    Returns:
-        The folder of each run in `workdir` -> the content of its `metrics.json`.
-
-    Raises:
-        InputError: a recipe, data, weights or a workdir that can't be used.
+    Returns the folder of each run in `workdir` -> the content of its `metrics.json`. Raises
+    InputError: a recipe, data, weights or a workdir that can't be used.
     """
     configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
     for one in (config, *configs.values()):
@@ -86,8 +77,7 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
     config, problem = runs[0].config, runs[0].problem
     room = cache.MEMORY_FRACTION * devices.free_on_device()
     on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
-    fresh = jax.eval_shape(lambda: init_state(0, channels, problem))
-    state = 3 * devices.tree_bytes(fresh)
+    state = 3 * devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
     image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
     found: list[list[RunFolder]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
@@ -106,15 +96,9 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
 def train_together(
     runs: Sequence[RunFolder], networks: Networks, features: Features | None = None
 ) -> dict[Path, dict[str, Any]]:
-    """Trains (or resumes, or skips what is done) and evaluates runs; writes their folders.
+    """Trains (or resumes, or skips what is done) and evaluates one part of a `partition`.
 
-    Args:
-        runs: one part of a `partition`.
-        networks: the frozen networks.
-        features: see `Features`; extracted here if None.
-
-    Returns:
-        Folder -> the content of its `metrics.json`.
+    Extracts `features` if None are given. Returns folder -> the content of its `metrics.json`.
     """
     with ExitStack() as stack:
         runs = [_opened(run, stack) for run in runs]
@@ -168,8 +152,8 @@ def _fit(
     problem = runs[0].problem
     categories = {run.provenance.category: run for run in runs}
     for name, run in categories.items():
-        dataset, size = run.dataset, problem.tiles.image
-        if dataset.has_masks and not image_files.masks(dataset.test, size).any():
+        dataset = run.dataset
+        if dataset.has_masks and not masks(dataset.test, problem.tiles.image).any():
             raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
     spent: dict[str, float] = {}
     with record.timed(spent, "features"):
@@ -191,16 +175,11 @@ def _fit(
     names = list(categories)
     with record.timed(spent, "train"):
         which = [jnp.int32(names.index(run.provenance.category)) for run in runs]
-        done, losses = loop.train(
-            [  # in no variable: their buffers are freed as training begins
-                dataclasses.replace(states.pop(0), dataset=index) for index in which
-            ],
-            rows,
-            problem,
-            save,
-        )
+        # The states are in no variable, so that their buffers are freed as training begins.
+        placed = (dataclasses.replace(states.pop(0), dataset=index) for index in which)
+        done, losses = loop.train([*placed], rows, problem, save)
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
-    log.info("%s: loss at the end %s", ", ".join(categories), at_the_end)
+    log.info("%s: loss at the end %s", ", ".join(names), at_the_end)
     for run in runs:
         for phase, value in spent.items():  # each run's share
             run.seconds[phase] += value / len(runs)
@@ -209,10 +188,9 @@ def _fit(
 
 def _finish(run: RunFolder, state: TrainState, networks: Networks) -> dict[str, Any]:
     """Writes the detector of a trained run, evaluates it, writes the results."""
-    data, about = run.dataset, origin(run.provenance)
     with record.timed(run.seconds, "evaluate"):
-        parts = state.heads, run.config, data.train, data.held_out, about
-        detector = make_detector(networks, *parts)
+        parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
+        detector = make_detector(networks, state.heads, *parts)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)
     results = run.evaluate(detector)

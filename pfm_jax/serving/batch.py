@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from pfm_jax.datasets import images as image_files
@@ -36,7 +35,6 @@ from pfm_jax.system import files
 from pfm_jax.system.files import shown
 from pfm_jax.types import InputError
 
-BATCH_SIZE = image_files.BATCH_SIZE
 COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "error")
 
 
@@ -51,13 +49,9 @@ TABLE_ONLY = Options()
 
 
 class Opened(NamedTuple):
-    """Decoded image file.
+    """Decoded image file: pixels, uint8 `[size, size, 3]`, original width and height in pixels.
 
-    Attributes:
-        path: path of the file.
-        pixels: uint8 `[size, size, 3]`; None if it can't be read.
-        size: original width and height in pixels.
-        error: reason why it can't be read.
+    An unreadable file has no pixels but an error.
     """
 
     path: Path
@@ -66,21 +60,29 @@ class Opened(NamedTuple):
     error: str = ""
 
 
+class Target(NamedTuple):
+    """Destination of scores and pictures; `names` are those of the pictures, without suffix."""
+
+    folder: Path
+    threshold: float
+    options: Options
+    names: dict[Path, Path]
+
+
 def predict(
     scorer: Scorer, images: str, output: Path, threshold: float, options: Options = TABLE_ONLY
 ) -> tuple[Counter[str], int]:
     """Scores the images of a folder, a glob or a file that have no row in `output` yet.
 
     Returns:
-        Row counts of `"normal"`, `"anomalous"` and `"unreadable"` images, and the number of new
-        rows.
+        Row counts of "normal", "anomalous" and "unreadable" images, and the number of new rows.
 
     Raises:
         InputError: no image, or an `output` that is in use or holds other scores.
         OSError: a full disk; complete rows are kept.
     """
     root, paths = find(images)
-    names = _picture_names(root, paths)
+    target = Target(output, threshold, options, _picture_names(root, paths))
     _check_same(output, {"detector": scorer.fingerprint, "threshold": threshold, "images": images})
     with _table(output / "scores.csv") as (descriptor, counts, done):
         todo = [path for path in paths if shown(path) not in done]
@@ -89,7 +91,7 @@ def predict(
             for scores, maps, opened in scorer.stream(_batches(todo, scorer.size)):
                 p_values = calibration.p_values(scores, scorer.normal_scores)
                 found = zip(scores, p_values, maps, strict=True)
-                rows = list(_rows(found, opened, threshold, output, options, names))
+                rows = list(_rows(found, opened, target))
                 _append(descriptor, rows)
                 counts.update(_kind(row) for row in rows)
                 bar.update(len(rows))
@@ -117,54 +119,43 @@ def _batches(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray, lis
             return Opened(path, None, error=str(error))
 
     def batch(start: int) -> tuple[np.ndarray, list[Opened]]:
-        opened = [one(path) for path in paths[start : start + BATCH_SIZE]]
+        opened = [one(path) for path in paths[start : start + image_files.BATCH_SIZE]]
         pixels = [image.pixels for image in opened if image.pixels is not None]
         return np.array(pixels, np.uint8).reshape(-1, size, size, 3), opened
 
-    return image_files.ahead(batch, range(0, len(paths), BATCH_SIZE))
+    return image_files.ahead(batch, range(0, len(paths), image_files.BATCH_SIZE))
 
 
 def _rows(
     found: Iterator[tuple[np.float32, np.float64, np.ndarray]],
     opened: Sequence[Opened],
-    threshold: float,
-    output: Path,
-    options: Options,
-    names: dict[Path, Path],
+    target: Target,
 ) -> Iterator[tuple[object, ...]]:
     """Yields the rows of a batch and writes its pictures; `found` has the readable images only."""
+    threshold = f"{target.threshold:.9g}"
     for one in opened:
-        if one.pixels is None:
-            yield (shown(one.path), "", "", f"{threshold:.9g}", "", one.error)
+        path, error = shown(one.path), one.error
+        if one.pixels is not None:
+            score, p_value, small = next(found)
+            error = "" if np.isfinite(score) else f"{path}: non-finite score"
+        if error:
+            yield (path, "", "", threshold, "", error)
             continue
-        score, p_value, small = next(found)
-        if not np.isfinite(score):
-            error = f"{shown(one.path)}: its score is not finite"
-            yield (shown(one.path), "", "", f"{threshold:.9g}", "", error)
-            continue
-        if options.maps or options.overlays:
-            _draw(one, image_files.map_at(small, one.size), threshold, output, options, names)
+        if target.options.maps or target.options.overlays:
+            _draw(one, image_files.map_at(small, one.size), target)
         p_text = "" if np.isnan(p_value) else f"{p_value:.6g}"
-        decision = score > threshold
-        yield (shown(one.path), f"{score:.9g}", p_text, f"{threshold:.9g}", bool(decision), "")
+        yield (path, f"{score:.9g}", p_text, threshold, bool(score > target.threshold), "")
 
 
-def _draw(
-    one: Opened,
-    anomaly_map: np.ndarray,
-    threshold: float,
-    output: Path,
-    options: Options,
-    names: dict[Path, Path],
-) -> None:
-    if options.maps:
-        buffer = io.BytesIO()
-        Image.fromarray(anomaly_map).save(buffer, "tiff")
-        files.write(output / "maps" / f"{names[one.path]}.tiff", buffer.getvalue())
-    if options.overlays:
+def _draw(one: Opened, anomaly_map: np.ndarray, target: Target) -> None:
+    name = target.names[one.path]
+    if target.options.maps:
+        picture = figures.encode(anomaly_map, "tiff")
+        files.write(target.folder / "maps" / f"{name}.tiff", picture)
+    if target.options.overlays:
         image = np.asarray(image_files.open_rgb(read(one.path), shown(one.path)))
-        picture = figures.overlay(image, anomaly_map, threshold)
-        files.write(output / "overlays" / f"{names[one.path]}.png", picture)
+        picture = figures.overlay(image, anomaly_map, target.threshold)
+        files.write(target.folder / "overlays" / f"{name}.png", picture)
 
 
 def _picture_names(root: Path, paths: Sequence[Path]) -> dict[Path, Path]:
@@ -172,12 +163,9 @@ def _picture_names(root: Path, paths: Sequence[Path]) -> dict[Path, Path]:
 
     MVTec's own evaluation expects these names. Images that differ only in suffix keep it.
     """
-    relative = {path: path.relative_to(root) for path in paths}
-    stems = Counter(place.with_suffix("") for place in relative.values())
-    return {
-        path: place if stems[place.with_suffix("")] > 1 else place.with_suffix("")
-        for path, place in relative.items()
-    }
+    stems = Counter(path.with_suffix("") for path in paths)
+    unique = {path: path.with_suffix("") for path in paths if stems[path.with_suffix("")] == 1}
+    return {path: unique.get(path, path).relative_to(root) for path in paths}
 
 
 def _check_same(output: Path, about: dict[str, object]) -> None:
@@ -193,8 +181,8 @@ def _check_same(output: Path, about: dict[str, object]) -> None:
         raise InputError(f"{path}: can't be read ({error}); use another --output") from error
     if differences:
         raise InputError(
-            f"{output} holds scores of another {' and '.join(differences)}; use another --output, "
-            "or delete that folder"
+            f"{output} holds scores of another {' and '.join(differences)}; "
+            "use another --output or delete the folder"
         )
 
 
@@ -202,8 +190,7 @@ def _check_same(output: Path, about: dict[str, object]) -> None:
 def _table(path: Path) -> Iterator[tuple[int, Counter[str], set[str]]]:
     """Locks the table: descriptor to append to, row counts by decision, and paths with a row.
 
-    Raises:
-        InputError: another process is writing the table.
+    Raises InputError if another process is writing it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

@@ -14,7 +14,7 @@ from pfm_jax.inference.scorer import Scorer
 
 
 class Batcher:
-    """Dynamic batching of concurrent requests. Only one `run` at a time."""
+    """Queue of images and the task that scores them. Only one `run` at a time."""
 
     def __init__(self, scorer: Scorer, waiting: int, sizes: Histogram) -> None:
         self.scorer, self.sizes = scorer, sizes
@@ -50,4 +50,4 @@ class Batcher:
                 if np.isfinite(score):
                     future.set_result((float(score), anomaly_map))
                 else:
-                    future.set_exception(ArithmeticError("a score is not finite"))
+                    future.set_exception(ArithmeticError("non-finite score"))

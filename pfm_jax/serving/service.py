@@ -17,7 +17,7 @@ import io
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,25 +39,18 @@ from pfm_jax.types import InputError
 
 MAP_FORMATS = ("none", "tiff", "overlay")
 HINTS = {404: "no such page: POST an image to /score", 405: "POST an image to /score"}
+FORMS_REFUSED = "multipart forms are not supported; send the image file as the body"
 BATCH_SIZES = range(1, images.BATCH_SIZE + 1)
-CONCURRENT_DECODES = 4
-"""Concurrent image decodes, each at full resolution."""
+CONCURRENT_DECODES = 4  # each at full resolution
 
 
 class Limits(NamedTuple):
-    """Request limits.
+    """Request limits."""
 
-    Attributes:
-        megabytes: size limit of the body, in MiB.
-        megapixels: size limit of the image, in million pixels.
-        seconds: timeout for receiving the body.
-        waiting: queue capacity, in images; further requests get a 503.
-    """
-
-    megabytes: float = 32
-    megapixels: float = 50
-    seconds: float = 30
-    waiting: int = 256
+    megabytes: float = 32  # MiB of the body
+    megapixels: float = 50  # million pixels of the image
+    seconds: float = 30  # to receive the body
+    waiting: int = 256  # images in the queue; further requests get a 503
 
 
 DEFAULT_LIMITS = Limits()
@@ -65,28 +58,26 @@ DEFAULT_LIMITS = Limits()
 
 def decode(body: bytes, megapixels: float) -> Image.Image:
     """Decodes the image of a request. Raises HTTPException if unreadable or too large."""
+    limit = f"more than {megapixels:g} million"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
             with Image.open(io.BytesIO(body), formats=images.FORMATS) as header:
                 width, height = header.size
-        if width * height > megapixels * 1e6:
-            raise HTTPException(
-                413, f"the image is {width}x{height} pixels, more than {megapixels:g} million"
-            )
-        return images.open_rgb(body, "the image")
     except UnidentifiedImageError as error:
         known = ", ".join(images.FORMATS)
         raise HTTPException(415, f"the body is not an image file ({known})") from error
-    except InputError as error:
-        raise HTTPException(422, str(error)) from error
-    except HTTPException:
-        raise
     except Image.DecompressionBombError as error:
-        raise HTTPException(413, f"more than {megapixels:g} million pixels") from error
+        raise HTTPException(413, f"the image has {limit} pixels") from error
     except images.UNREADABLE as error:
         detail = f"the image: not a readable image ({images.reason(error)})"
         raise HTTPException(422, detail) from error
+    if width * height > megapixels * 1e6:
+        raise HTTPException(413, f"the image is {width}x{height} pixels, {limit}")
+    try:
+        return images.open_rgb(body, "the image")
+    except InputError as error:
+        raise HTTPException(422, str(error)) from error
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -94,7 +85,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     most = int(limits.megabytes * 2**20)
     too_large = HTTPException(413, f"the body is larger than {limits.megabytes:g} MiB")
     if request.headers.get("content-type", "").startswith("multipart/"):
-        raise HTTPException(415, "a form: send the image file itself as the body")
+        raise HTTPException(415, FORMS_REFUSED)
     if int(request.headers.get("content-length", 0)) > most:
         raise too_large
     body = bytearray()
@@ -113,50 +104,17 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def answer(
-    image: Image.Image,
-    score: float,
-    anomaly_map: np.ndarray,
-    scorer: Scorer,
-    threshold: Threshold,
-    kind: str,
-) -> dict[str, Any]:
-    """Content of the response to `POST /score`."""
-    p_value = float(calibration.p_values(np.array([score]), scorer.normal_scores)[0])
-    picture = None
-    if kind != "none":
-        full, buffer = images.map_at(anomaly_map, image.size), io.BytesIO()
-        if kind == "tiff":
-            Image.fromarray(full).save(buffer, "tiff")
-            picture = buffer.getvalue()
-        else:
-            picture = figures.overlay(np.asarray(image), full, threshold.value)
-    return {
-        "score": score,
-        "p_value": None if np.isnan(p_value) else p_value,
-        "threshold": threshold.value,
-        "is_anomalous": score > threshold.value,
-        "width": image.width,
-        "height": image.height,
-        "map": picture and base64.b64encode(picture).decode(),
-    }
-
-
 class Service:
     """Request handlers and their Prometheus counters."""
 
     def __init__(self, scorer: Scorer, threshold: Threshold, limits: Limits) -> None:
         self.scorer, self.threshold, self.limits = scorer, threshold, limits
-        self.registry = CollectorRegistry()
-        self.answers = Counter(
-            "pfm_requests", "Requests by status.", ["status"], registry=self.registry
-        )
-        self.images = Counter(
-            "pfm_images", "Images by decision.", ["decision"], registry=self.registry
-        )
-        self.seconds = Histogram("pfm_request_seconds", "Request latency.", registry=self.registry)
+        self.registry = registry = CollectorRegistry()
+        self.answers = Counter("pfm_requests", "Requests by status.", ["status"], registry=registry)
+        self.images = Counter("pfm_images", "Images by decision.", ["decision"], registry=registry)
+        self.seconds = Histogram("pfm_request_seconds", "Request latency.", registry=registry)
         sizes = Histogram(
-            "pfm_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=self.registry
+            "pfm_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=registry
         )
         self.batcher = Batcher(scorer, limits.waiting, sizes)
         self.decoders = asyncio.Semaphore(CONCURRENT_DECODES)
@@ -172,17 +130,35 @@ class Service:
                 image = await asyncio.to_thread(decode, body, self.limits.megapixels)
                 pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
             score, anomaly_map = await self.batcher.score(pixels)
-            parts = image, score, anomaly_map, self.scorer, self.threshold, kind
-            content = await asyncio.to_thread(answer, *parts)
+            content = await asyncio.to_thread(self._answer, image, score, anomaly_map, kind)
         self.images.labels("anomalous" if content["is_anomalous"] else "normal").inc()
         self.answers.labels("200").inc()
         return JSONResponse(content)
 
+    def _answer(
+        self, image: Image.Image, score: float, anomaly_map: np.ndarray, kind: str
+    ) -> dict[str, Any]:
+        """Content of the response to `POST /score`."""
+        p_value = float(calibration.p_values(np.array([score]), self.scorer.normal_scores)[0])
+        threshold, picture = self.threshold.value, None
+        if kind == "tiff":
+            picture = figures.encode(images.map_at(anomaly_map, image.size), "tiff")
+        elif kind == "overlay":
+            full = images.map_at(anomaly_map, image.size)
+            picture = figures.overlay(np.asarray(image), full, threshold)
+        return {
+            "score": score,
+            "p_value": None if np.isnan(p_value) else p_value,
+            "threshold": threshold,
+            "is_anomalous": score > threshold,
+            "width": image.width,
+            "height": image.height,
+            "map": picture and base64.b64encode(picture).decode(),
+        }
+
     async def page(self, _: Request) -> Response:
         """Upload page."""
-        return HTMLResponse(
-            resources.files("pfm_jax.serving").joinpath("serve.html").read_text("utf-8")
-        )
+        return HTMLResponse(Path(__file__).with_name("serve.html").read_text("utf-8"))
 
     async def health(self, _: Request) -> Response:
         """Status, detector fingerprint, threshold and queue length."""
@@ -198,8 +174,7 @@ class Service:
         """Converts an error to a status and one sentence."""
         status, detail = 500, "the detector failed"
         if isinstance(error, HTTPException):
-            status = error.status_code
-            detail = HINTS.get(status, error.detail)
+            status, detail = error.status_code, HINTS.get(error.status_code, error.detail)
         self.answers.labels(str(status)).inc()
         return JSONResponse({"error": detail}, status)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,31 +22,32 @@ VISIBLE_DEVICE_VARIABLES = {
     "gpu": ("CUDA_VISIBLE_DEVICES",),
     "tpu": ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"),
 }
+RAY_OPTIONS: dict[str, dict[str, Any]] = {
+    "GPU": {"num_gpus": 1},
+    "TPU": {"resources": {"TPU": 1}},
+}
 MAX_RETRIES = 2
 
-Outcome = str | None
-"""Error message of a job; None on success."""
+Outcome = str | None  # error message of a job
 
 
 def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outcome]:
     """Runs each job in its own process, one at a time per local device."""
     backend, count = _devices()
+    variables = VISIBLE_DEVICE_VARIABLES.get(backend, ()) if count > 1 else ()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for device in range(count):
         free.put(device)
-
     running: list[subprocess.Popen[bytes]] = []
 
     def one(job: Job) -> Outcome:
         device = free.get()
-        visible = {
-            name: str(device) for name in VISIBLE_DEVICE_VARIABLES.get(backend, ()) if count > 1
-        }
+        visible = dict.fromkeys(variables, str(device))
         with subprocess.Popen(command(job), env={**os.environ, **visible}) as process:
             running.append(process)
             code = process.wait()
         free.put(device)
-        return None if code == 0 else f"its process ended with code {code}"
+        return None if code == 0 else f"process exited with code {code}"
 
     with ThreadPoolExecutor(count) as pool:
         try:
@@ -59,20 +61,16 @@ def local(jobs: Sequence[Job], command: Callable[[Job], list[str]]) -> list[Outc
 
 def _devices() -> tuple[str, int]:
     """Backend and device count, queried in a subprocess so that this one claims no device."""
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICE_QUERY], capture_output=True, text=True, check=False
-    )
+    query = [sys.executable, "-c", DEVICE_QUERY]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"jax finds no device: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"no JAX device found: {done.stderr.strip().splitlines()[-1]}")
     backend, count = done.stdout.split()[-2:]
     return backend, 1 if backend == "cpu" else int(count)
 
 
 def end_with_parent() -> None:
-    """Exits this process when its parent is gone, for any reason.
-
-    An orphaned job would write to the same folder as its successor.
-    """
+    """Exits when the parent is gone: an orphan would write to the same folder as its successor."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -97,10 +95,8 @@ def ray(jobs: Sequence[Job], task: Callable[[Job], None]) -> list[Outcome]:
     except ImportError as error:
         raise InputError("engine=ray: install the extra, pip install -e '.[ray]'") from error
     cluster.init(ignore_reinit_error=True, log_to_driver=True)
-    kind = next((k for k in ("GPU", "TPU") if cluster.cluster_resources().get(k)), "CPU")
-    options = (
-        {"num_gpus": 1} if kind == "GPU" else {"resources": {"TPU": 1}} if kind == "TPU" else {}
-    )
+    resources = cluster.cluster_resources()
+    options = next((RAY_OPTIONS[kind] for kind in RAY_OPTIONS if resources.get(kind)), {})
 
     def one(job: Job) -> None:
         task(job)

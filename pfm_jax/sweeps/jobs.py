@@ -16,6 +16,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,14 +25,13 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Sources, to_dict
 from pfm_jax.evaluation.evaluate import joined
 from pfm_jax.inference.detector import Detector, Record, score_batch
-from pfm_jax.model import heads as mapping
-from pfm_jax.model import tiles
+from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs import record
 from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
 from pfm_jax.runs.train import Features, partition, train_together
-from pfm_jax.sweeps.plan import Job, Plan, replaced
+from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced
 from pfm_jax.system import files
 from pfm_jax.training import cache
 from pfm_jax.types import LEVELS, InputError
@@ -50,26 +50,21 @@ def unfinished(plan: Plan, job: Job, workdir: Path) -> list[tuple[str, int]]:
 
 
 def _is_done(plan: Plan, run: str, folder: Path, seed: int) -> bool:
-    if not (folder / "metrics.json").is_file():
-        return False
-    found = json.loads((folder / "metrics.json").read_text())
+    found = read_json(folder / "metrics.json")
     config = to_dict(dataclasses.replace(plan.configs[run], seed=seed))
-    measured = set(map(joined, plan.combinations(run)))
-    return found["config"] == config and measured <= set(found["combinations"])
+    wanted = set(map(joined, plan.combinations(run)))
+    return bool(found) and found["config"] == config and wanted <= set(found["combinations"])
 
 
 def fail(plan: Plan, job: Job, workdir: Path, reason: str, missing: bool = False) -> None:
-    """Records the failure reason of every unfinished run of a job.
-
-    `missing` marks absent weights or data, as opposed to a failure of the run itself.
-    """
+    """Records the failure of every unfinished run; `missing`: weights or data are absent."""
     for run, seed in unfinished(plan, job, workdir):
-        _fail(plan.folder(workdir, run, seed, job.category), reason, missing)
+        folder = plan.folder(workdir, run, seed, job.category)
+        _write_json(folder / "failed.json", {"reason": reason, "missing": missing})
 
 
-def _fail(folder: Path, reason: str, missing: bool) -> None:
-    content = json.dumps({"reason": reason, "missing": missing})
-    files.write(folder / "failed.json", content.encode())
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    files.write(path, json.dumps(values).encode())
 
 
 def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
@@ -84,24 +79,21 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
     except InputError as error:
         fail(plan, job, workdir, str(error), missing=True)
         return
-    names = [run for run in job.runs if any(run == name for name, _ in todo)]
-    latent = {level for run in names for level in plan.configs[run].mapping.latent}
+    names = dict.fromkeys(name for name, _ in todo)
+    latent = {level for name in names for level in plan.configs[name].mapping.latent}
     levels = tuple(level for level in LEVELS if level in latent)
     cut = tiles.training_tiles(config.data)
     features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
     for name in names:
+        recipes = [dataclasses.replace(plan.configs[name], seed=s) for n, s in todo if n == name]
         runs = [
             RunFolder(
-                plan.folder(workdir, name, seed, job.category),
-                provenance(
-                    dataclasses.replace(plan.configs[name], seed=seed),
-                    *(job.category, dataset, weights, sources),
-                ),
+                plan.folder(workdir, name, recipe.seed, job.category),
+                provenance(recipe, job.category, dataset, weights, sources),
                 dataset,
                 plan.combinations(name),
             )
-            for run, seed in todo
-            if run == name
+            for recipe in recipes
         ]
         with record.logged(workdir):
             for together in partition(runs, networks):
@@ -113,10 +105,11 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
 def _train(runs: list[RunFolder], networks: Networks, features: Features) -> None:
     try:
         train_together(runs, networks, features)
-    except Exception as error:  # keep one failure from ending the other runs of the job
+    except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))
+        failure = {"reason": f"{type(error).__name__}: {error}", "missing": False}
         for run in runs:
-            _fail(run.folder, f"{type(error).__name__}: {error}", missing=False)
+            _write_json(run.folder / "failed.json", failure)
         return
     for run in runs:
         (run.folder / "failed.json").unlink(missing_ok=True)
@@ -124,10 +117,9 @@ def _train(runs: list[RunFolder], networks: Networks, features: Features) -> Non
 
 def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
     """Cases of a job without a speed measurement, which is taken on the first category only."""
-    if job.category != plan.categories[0]:
-        return []
     names = [name for name, case in plan.cases.items() if case.run in job.runs]
-    return [name for name in names if not (workdir / "speed" / f"{name}.json").is_file()]
+    missing = [name for name in names if not (workdir / "speed" / f"{name}.json").is_file()]
+    return missing if job.category == plan.categories[0] else []
 
 
 def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
@@ -136,13 +128,13 @@ def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> N
     config = plan.configs[run]
     config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
     channels = feature_channels(networks, config.levels)
-    heads = mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
-    record = Record(config, np.zeros(0, np.float32), {})
-    detector = Detector(networks, heads, None, scoring_spec(config), record)
+    folded = heads.fold(heads.init(jax.random.key(0), channels, config.mapping))
+    about = Record(config, np.zeros(0, np.float32), {})
+    detector = Detector(networks, folded, None, scoring_spec(config), about)
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     for _ in range(6):
         start = time.perf_counter()
         score_batch(detector, image).fused.block_until_ready()
         seconds.append(time.perf_counter() - start)
-    found = {"images_per_second": 1 / float(np.median(seconds[1:]))}
-    files.write(workdir / "speed" / f"{case}.json", json.dumps(found).encode())
+    rate = 1 / float(np.median(seconds[1:]))
+    _write_json(workdir / "speed" / f"{case}.json", {"images_per_second": rate})

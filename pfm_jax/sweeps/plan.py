@@ -18,6 +18,11 @@ from pfm_jax.recipes import validate
 from pfm_jax.types import LEVELS, InputError
 
 
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; None if it does not exist."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
     """A table row: its run and the levels to measure."""
@@ -28,18 +33,10 @@ class Case:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """Runs, cases, categories and seeds of a sweep.
-
-    Attributes:
-        name: name of the sweep.
-        configs: run name -> its recipe, with the union of the levels of its cases.
-        cases: case name -> its run and levels.
-        categories: categories of the data set.
-        seeds: seeds of every run, one folder each.
-    """
+    """Runs, cases, categories and seeds of a sweep; every run has all categories and seeds."""
 
     name: str
-    configs: dict[str, Config]
+    configs: dict[str, Config]  # by run, with the union of the levels of its cases
     cases: dict[str, Case]
     categories: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -54,9 +51,8 @@ class Plan:
         return tuple(sorted(c for c in among if 1 < len(c) < len(self.configs[run].mapping.latent)))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-compatible dictionary of the plan."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
+        """Nested dictionaries, as JSON holds them."""
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
@@ -79,7 +75,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name, unique within a plan."""
+        """Unique within a plan."""
         return f"{self.runs[0]}/{self.category}"
 
 
@@ -88,7 +84,9 @@ def make_plan(
 ) -> Plan:
     """Merges cases (all, or those named in `cases`) into runs. Raises InputError."""
     if unknown := sorted(set(cases) - set(config.cases)):
-        raise InputError(f"cases: no {', '.join(unknown)}; there are {', '.join(config.cases)}")
+        raise InputError(
+            f"cases: unknown {', '.join(unknown)}; choose from {', '.join(config.cases)}"
+        )
     merged: list[tuple[Config, dict[str, tuple[str, ...]]]] = []
     for name in cases or config.cases:
         case = replaced(config.base, {**config.cases[name], "name": name})
@@ -101,21 +99,17 @@ def make_plan(
         else:
             merged.append((case, {name: levels}))
     configs: dict[str, Config] = {}
-    where: dict[str, Case] = {}
+    found: dict[str, Case] = {}
     for recipe, members in merged:
         run = max(members, key=lambda name: len(members[name]))  # the case with the most levels
         configs[run] = dataclasses.replace(recipe, name=run)
-        where |= {name: Case(run, levels) for name, levels in members.items()}
-    ordered = {name: where[name] for name in cases or config.cases}
+        found |= {name: Case(run, levels) for name, levels in members.items()}
+    ordered = {name: found[name] for name in cases or config.cases}
     return Plan(config.name, configs, ordered, tuple(categories), tuple(seeds))
 
 
 def replaced(config: Config, changes: dict[str, Any]) -> Config:
-    """Copies a recipe with changed fields, named as in `SweepConfig.cases`.
-
-    Raises:
-        InputError: unknown field.
-    """
+    """Copies a recipe with changed fields, named as in `SweepConfig.cases`. Raises InputError."""
     for field, value in changes.items():
         part, _, name = field.rpartition(".")
         try:
@@ -123,18 +117,18 @@ def replaced(config: Config, changes: dict[str, Any]) -> Config:
             changed: Any = dataclasses.replace(inner, **{name: value})
             config = dataclasses.replace(config, **{part: changed}) if part else changed
         except (AttributeError, TypeError) as error:
-            raise InputError(f"config.{field}: there is no such field") from error
+            raise InputError(f"config.{field}: unknown field") from error
     return config
 
 
 def _union(a: Config, b: Config) -> Config | None:
     """Common recipe of two that differ only in name and levels, else None."""
     latent = {**a.mapping.latent, **b.mapping.latent}
+    if a.scoring.standardize or {**latent, **a.mapping.latent} != latent:
+        return None
     ordered = {level: latent[level] for level in LEVELS if level in latent}
-    both = [replaced(one, {"mapping.latent": ordered, "name": a.name}) for one in (a, b)]
-    alike = all({**latent, **one.mapping.latent} == latent for one in (a, b))
-    alike &= not a.scoring.standardize
-    return both[0] if alike and both[0] == both[1] else None
+    one, other = (replaced(c, {"mapping.latent": ordered, "name": a.name}) for c in (a, b))
+    return one if one == other else None
 
 
 def jobs(plan: Plan) -> list[Job]:

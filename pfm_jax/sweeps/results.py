@@ -12,29 +12,21 @@ from typing import Any
 import numpy as np
 
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.sweeps.plan import Plan
+from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.types import InputError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """Result of one case, category and seed.
-
-    Attributes:
-        case, category, seed: position in the sweep's grid.
-        folder: folder of the run that measures the case.
-        metrics: fields of `types.Metrics` at the case's levels; None without results.
-        reason: reason for the absence of metrics.
-        missing: whether weights or data were absent, as opposed to a failure.
-    """
+    """Result of one case, category and seed."""
 
     case: str
     category: str
     seed: int
-    folder: Path
-    metrics: dict[str, Any] | None
-    reason: str = ""
-    missing: bool = False
+    folder: Path  # of the run that measures the case
+    metrics: dict[str, Any] | None  # fields of `types.Metrics` at the case's levels
+    reason: str = ""  # for the absence of metrics
+    missing: bool = False  # weights or data were absent, as opposed to a failure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,8 +45,8 @@ def read_plan(workdir: Path) -> Plan:
         return Plan.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"workdir={workdir}: no sweep in it ({path} can't be read: {error}); "
-            "python -m launch.sweep makes one"
+            f"workdir={workdir}: no sweep found ({path} can't be read: {error}); "
+            "start one with launch.sweep"
         ) from error
 
 
@@ -71,26 +63,23 @@ def cells(plan: Plan, workdir: Path) -> list[Cell]:
 def _cell(plan: Plan, workdir: Path, case: str, category: str, seed: int) -> Cell:
     run, levels = plan.cases[case].run, plan.cases[case].levels
     folder = plan.folder(workdir, run, seed, category)
-    if (folder / "failed.json").is_file():
-        failure = json.loads((folder / "failed.json").read_text())
-        return Cell(case, category, seed, folder, None, failure["reason"], failure["missing"])
-    if not (folder / "metrics.json").is_file():
-        return Cell(case, category, seed, folder, None, "not done yet")
-    found = json.loads((folder / "metrics.json").read_text())
-    if len(levels) == len(plan.configs[run].mapping.latent):
-        return Cell(case, category, seed, folder, found)
-    name = joined(levels)
-    metrics = found["levels"].get(name) or found["combinations"].get(name)
-    return Cell(case, category, seed, folder, metrics, "" if metrics else "not done yet")
+    cell = Cell(case, category, seed, folder, None, "not finished yet")
+    if failure := read_json(folder / "failed.json"):
+        return dataclasses.replace(cell, **failure)
+    metrics = read_json(folder / "metrics.json")
+    if metrics and len(levels) < len(plan.configs[run].mapping.latent):
+        name = joined(levels)
+        metrics = metrics["levels"].get(name) or metrics["combinations"].get(name)
+    return dataclasses.replace(cell, metrics=metrics, reason="") if metrics else cell
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Mean and sample deviation, ignoring None; None without values."""
-    there = [value for value in values if value is not None]
-    if not there:
+    known = [value for value in values if value is not None]
+    if not known:
         return None
-    deviation = float(np.std(there, ddof=1)) if len(there) > 1 else float("nan")
-    return Spread(float(np.mean(there)), deviation, len(there))
+    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+    return Spread(float(np.mean(known)), deviation, len(known))
 
 
 def over_seeds(found: Sequence[Cell], metric: str) -> Spread | None:

@@ -15,7 +15,7 @@ import safetensors.numpy
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 
-FORMAT = "pfm_jax detector 1"
+FORMAT = "pfm_jax detector 2"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
@@ -31,14 +31,13 @@ def _name(path: tuple[Any, ...]) -> str:
 def filled(like: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     """Fills the pytree `like` (of shapes) with the arrays of a file.
 
-    Raises:
-        InputError: an array is missing, unexpected or of the wrong shape or type.
+    Raises InputError: an array is missing, unexpected or of the wrong shape or type.
     """
     wanted, structure = jax.tree_util.tree_flatten_with_path(like)
     shapes = {_name(place): (leaf.shape, leaf.dtype) for place, leaf in wanted}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if wrong := sorted(k for k in {*shapes, *found} if shapes.get(k) != found.get(k)):
-        raise InputError(f"{path}: not a detector of its own recipe; first at {wrong[0]}")
+        raise InputError(f"{path}: its arrays don't fit its recipe; first difference: {wrong[0]}")
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
 
 
@@ -53,24 +52,23 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 def write(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """Writes arrays and metadata atomically. Raises InputError on failure."""
-    about = {**about, "sha256": fingerprint(arrays)}
-    metadata = {"format": FORMAT, "about": json.dumps(about)}
-    files.write(path, safetensors.numpy.save(arrays, metadata))
+    about = {**about, "format": FORMAT, "sha256": fingerprint(arrays)}
+    # One key: safetensors writes several in any order, and equal detectors are equal files.
+    files.write(path, safetensors.numpy.save(arrays, {"about": json.dumps(about)}))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads arrays and metadata. Raises InputError: a missing or damaged file."""
     try:
         with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: not a detector that this version of pfm_jax saved")
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            if about.get("format") != FORMAT:
+                raise InputError(f"{path}: not a detector saved by this version of pfm_jax")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(metadata["about"])
     except InputError:
         raise
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a readable detector ({error})") from error
     if fingerprint(arrays) != about["sha256"]:
-        raise InputError(f"{path}: damaged, its checksum is another one; save it again")
+        raise InputError(f"{path}: corrupt (checksum mismatch); save it again")
     return arrays, about

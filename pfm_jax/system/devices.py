@@ -1,9 +1,9 @@
 """Devices of one process or of several: meshes, sharding, memory, precision.
 
-A batch is sharded over the axis `data`, everything else replicated, and the result is that of one
-device: XLA sums gradients and BatchNorm's statistics over the devices. Runs that train together are
-sharded over the axis `runs`. Of several processes each reads its slice of the images, and the
-primary one writes.
+A batch is sharded over the axis `data`, everything else replicated; XLA sums gradients and
+BatchNorm's statistics over the devices, so the result is that of one device. Runs that train
+together are sharded over the axis `runs`. Each process reads its slice of the images; the primary
+one writes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
 
-DATA_AXIS = "data"
-RUNS_AXIS = "runs"
+DATA_AXIS, RUNS_AXIS = "data", "runs"
 
 
 def devices() -> list[jax.Device]:
-    """Devices to use: all, or, of a single process on CPUs, one, since others share its cores."""
+    """All devices; a single process on CPUs uses one, since the others share its cores."""
     found = jax.devices()
     return found[:1] if jax.default_backend() == "cpu" and jax.process_count() == 1 else found
 
@@ -40,19 +39,14 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def process_slice() -> tuple[int, int]:
-    """This process's index and the number of processes."""
-    return jax.process_index(), jax.process_count()
-
-
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits for every process."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def batch_size(least: int) -> int:
-    """Smallest multiple of the number of devices that is not below `least`."""
+    """`least` rounded up to a multiple of the number of devices."""
     count = len(devices())
     return -(-least // count) * count
 
@@ -83,12 +77,12 @@ def _copy(sharding: NamedSharding) -> Callable[[Array], Array]:
 
 
 def fetch(tree: Tree) -> Tree:
-    """Copies a pytree to the host as NumPy arrays, whichever device holds what."""
+    """Copies a pytree to the host as NumPy arrays, from the devices of all processes."""
     return jax.device_get(replicate(tree) if jax.process_count() > 1 else tree)
 
 
 def shard_batch(local: np.ndarray) -> Array | np.ndarray:
-    """Shards a batch `[B, ...]`, of which this process has its slice, over all devices."""
+    """Shards a batch `[B, ...]`, given as each process's slice, over all devices."""
     if len(devices()) == 1:
         return local
     return jax.make_array_from_process_local_data(_sharding(DATA_AXIS), local)
@@ -96,26 +90,21 @@ def shard_batch(local: np.ndarray) -> Array | np.ndarray:
 
 def constrain_batch(tree: Tree) -> Tree:
     """Within `jit`, shards the arrays whose rows divide evenly."""
-    count = len(devices())
-    if count == 1:
-        return tree
 
     def one(array: Array) -> Array:
-        even = array.shape[0] % count == 0
+        even = array.shape[0] % len(devices()) == 0
         return lax.with_sharding_constraint(array, _sharding(DATA_AXIS)) if even else array
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, tree) if len(devices()) > 1 else tree
 
 
 def constrain_replicated(tree: Tree) -> Tree:
     """Within `jit`, replicates every array."""
-    if len(devices()) == 1:
-        return tree
-    return jax.tree.map(lambda array: lax.with_sharding_constraint(array, _sharding()), tree)
+    return lax.with_sharding_constraint(tree, _sharding()) if len(devices()) > 1 else tree
 
 
 def runs_mesh(runs: int) -> Mesh:
-    """Mesh of the most devices that share `runs` runs evenly."""
+    """Mesh of as many devices as divide `runs` evenly."""
     found = devices()
     count = max(n for n in range(1, min(runs, len(found)) + 1) if runs % n == 0)
     return Mesh(np.array(found[:count]), RUNS_AXIS)
@@ -124,7 +113,7 @@ def runs_mesh(runs: int) -> Mesh:
 def map_runs(one: Callable[..., Any], group: Any, shared: Any) -> Any:
     """Maps `one(run, shared)` over the leading axis of a group, sharded over the runs' mesh.
 
-    Each device takes its runs as one `vmap`, a single run without it.
+    Each device maps its runs by `vmap`; a single run goes without.
     """
 
     def local(group: Any, shared: Any) -> Any:
@@ -142,10 +131,10 @@ def map_runs(one: Callable[..., Any], group: Any, shared: Any) -> Any:
 
 
 def resolve_precision(precision: str) -> str:
-    """Resolves `"auto"`: bfloat16 where the device has units for it, else float32.
+    """Resolves `"auto"`: bfloat16 if the device has units for it, else float32.
 
-    Accelerators have, and so have CPUs with AMX (five times float32's rate) or AVX-512's bfloat16
-    dot products (1.8 times). Other CPUs are slower at it than at float32.
+    Accelerators have them, as do CPUs with AMX (five times float32's rate) or AVX-512's bfloat16
+    dot products (1.8 times); other CPUs are slower at it than at float32.
     """
     if precision != "auto":
         return precision
@@ -156,12 +145,12 @@ def resolve_precision(precision: str) -> str:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of a pytree of arrays, or of shapes of arrays."""
+    """Bytes of a pytree of arrays or `ShapeDtypeStruct`s."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def free_on_host() -> int:
-    """Bytes of memory that the system could give now, its file caches included."""
+    """Bytes of available host memory, file caches included."""
     if (meminfo := Path("/proc/meminfo")).is_file():
         fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
         return 1024 * int(fields["MemAvailable"].split()[0])
@@ -169,13 +158,12 @@ def free_on_host() -> int:
 
 
 def free_on_device() -> int:
-    """Bytes that the first device could give now; on a CPU, the host's memory."""
+    """Bytes available on the first device; on a CPU, on the host."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", free_on_host()) - stats.get("bytes_in_use", 0)
 
 
 def release_memory() -> None:
-    """Returns freed memory to the system; glibc keeps it, and it adds up over phases."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
+    """Returns freed memory to the system; glibc would hoard it over phases."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

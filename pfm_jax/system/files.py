@@ -11,6 +11,7 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ from pfm_jax.types import InputError
 def cache_dir() -> Path:
     """Cache folder: `$PFM_JAX_CACHE`, or `pfm_jax` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PFM_JAX_CACHE") or Path(home) / "pfm_jax")
+    return Path(os.environ.get("PFM_JAX_CACHE") or Path(home, "pfm_jax"))
 
 
 def shown(path: Path) -> str:
@@ -33,13 +34,22 @@ def write(path: Path, content: bytes) -> None:
     """Writes a file atomically, on the primary process only. Raises InputError on failure."""
     if not devices.is_primary():
         return
+    try:
+        with _replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """File beside `path`, which it replaces at the end of the block unless that fails."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            yield file
         os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -50,15 +60,14 @@ def make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: can't be made ({error.strerror})") from error
+        raise InputError(f"{folder}: can't be created ({error.strerror})") from error
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Locks a folder for this process (and its peers) for the duration of the block.
 
-    Raises:
-        InputError: another process holds the lock, or the folder can't be written.
+    Raises InputError: another process holds the lock, or the folder can't be written.
     """
     make(folder)
     if not devices.is_primary():
@@ -73,7 +82,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(descriptor, 200).decode(errors="replace")
-            raise InputError(f"{folder}: process {holder} is at work in it") from error
+            raise InputError(f"{folder}: in use by process {holder}") from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -82,21 +91,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def download(url: str, sha256: str, target: Path) -> None:
-    """Downloads a file atomically and verifies its hash.
+    """Downloads a file atomically and verifies its hash, in hex, or a prefix of it.
 
-    Args:
-        url: address of the file.
-        sha256: expected hash in hex, or a prefix of it.
-        target: destination file.
-
-    Raises:
-        OSError: a network error or a hash mismatch.
+    Raises OSError: a network error or a hash mismatch.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file, urllib.request.urlopen(url, timeout=30) as response:
+        with _replacing(target) as file, urllib.request.urlopen(url, timeout=30) as response:
             total = int(response.headers.get("Content-Length", 0)) or None
             bar = tqdm(desc=target.name, total=total, unit="B", unit_scale=True, disable=None)
             with bar:
@@ -104,10 +105,7 @@ def download(url: str, sha256: str, target: Path) -> None:
                     file.write(block)
                     digest.update(block)
                     bar.update(len(block))
-        if not digest.hexdigest().startswith(sha256):
-            raise OSError(f"sha256 is {digest.hexdigest()[:16]}..., not {sha256[:16]}...")
-        os.replace(part, target)
+            if not digest.hexdigest().startswith(sha256):
+                raise OSError(f"sha256 is {digest.hexdigest()[:16]}..., not {sha256[:16]}...")
     except (http.client.HTTPException, ValueError) as error:
         raise OSError(str(error)) from error
-    finally:
-        part.unlink(missing_ok=True)

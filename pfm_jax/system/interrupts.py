@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,8 @@ from contextlib import contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
     """Defers SIGTERM to the end of the block, where the process exits with code 0.
 
-    Has no effect outside the main thread.
-
-    Yields:
-        A predicate: whether SIGTERM has arrived and the block should save and return.
+    Yields a predicate: whether SIGTERM has arrived and the block should save and return. Has no
+    effect outside the main thread.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -27,13 +26,9 @@ def deferred() -> Iterator[Callable[[], bool]]:
     finally:
         signal.signal(signal.SIGTERM, before)
     if received:
-        raise SystemExit(0)
+        sys.exit(0)
 
 
 def exit_cleanly() -> None:
     """Makes SIGTERM end the process with exit code 0; files are written atomically."""
-
-    def leave(*_: object) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

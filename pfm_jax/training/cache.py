@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.datasets import images as image_files
+from pfm_jax.datasets.images import BATCH_SIZE, batches
 from pfm_jax.model import tiles
 from pfm_jax.model.features import extract, feature_channels
 from pfm_jax.model.tiles import Tiles
@@ -41,9 +41,8 @@ class FeatureCache:
     """The features of one training set, or of several with as many images each.
 
     Attributes:
-        rows: float16 `[D * N * h * w, C]` per level and network, image after image, row-major. JAX
-            arrays if `place` is `"device"`, NumPy arrays if `"host"` or `"disk"` (memory-mapped).
-        place: where the rows are.
+        rows: float16 `[D * N * h * w, C]` per level and network, image after image, row-major: JAX
+            arrays if `place` is `"device"`, but NumPy arrays if `"host"` or `"disk"` (mapped).
     """
 
     rows: Features
@@ -119,16 +118,11 @@ def cache_shapes(
     networks: Networks, num_images: int, cut: Tiles, levels: tuple[str, ...]
 ) -> dict[str, Pair[jax.ShapeDtypeStruct]]:
     """Shapes of the rows of a cache of `num_images` images."""
-    num_tiles = num_images * len(tiles.corners(cut))
-    return {
-        level: Pair(
-            *(
-                jax.ShapeDtypeStruct((num_tiles * (cut.size // STRIDES[level]) ** 2, c), np.float16)
-                for c in channels
-            )
-        )
-        for level, channels in feature_channels(networks, levels).items()
-    }
+    shapes, num_tiles = {}, num_images * len(tiles.corners(cut))
+    for level, channels in feature_channels(networks, levels).items():
+        rows = num_tiles * (cut.size // STRIDES[level]) ** 2
+        shapes[level] = Pair(*(jax.ShapeDtypeStruct((rows, c), np.float16) for c in channels))
+    return shapes
 
 
 def build_cache(
@@ -140,28 +134,21 @@ def build_cache(
 ) -> FeatureCache:
     """Extracts the features of every tile of every image, once.
 
-    Args:
-        networks: the frozen networks.
-        examples: the training images, of one data set after the other.
-        cut: the size that they are resized to, and the tiles.
-        levels: which levels to keep.
-        place: see `FeatureCache`; chosen by size if None.
-
-    Raises:
-        InputError: an image that can't be read, or whose features are not finite.
+    `examples` are the training images of one data set after the other, `place` that of the
+    `FeatureCache`, chosen by size if None.
+    Raises InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = cache_shapes(networks, len(examples), cut, levels)
     nbytes = devices.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
-    rows, store = (
-        (devices.replicate(rows), _store_on_device) if place == "device" else (rows, _store_on_host)
-    )
+    rows = devices.replicate(rows) if place == "device" else rows
+    store = _store_on_device if place == "device" else _store_on_host
     positions, done = {level: (cut.size // STRIDES[level]) ** 2 for level in levels}, 0
     finite: list[Features] = []
-    batch_size = devices.batch_size(image_files.BATCH_SIZE)
-    for images, count in image_files.batches(examples, cut.image, batch_size, "features"):
+    batch_size = devices.batch_size(BATCH_SIZE)
+    for images, count in batches(examples, cut.image, batch_size, "features"):
         for tile in tiles.cut(images, cut):
             features = extract(networks, devices.shard_batch(tile), levels)
             finite.append(_finite(features))

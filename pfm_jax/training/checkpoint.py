@@ -30,14 +30,11 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a run is made from; kept with every checkpoint.
+    """A run's ingredients; kept with every checkpoint.
 
     Attributes:
-        config: the recipe.
-        category: name of the category.
         data: fingerprint of the data set.
         weights: name of each network -> fingerprint of its weights.
-        num_images: number of training images.
         data_dir: where the data was; may be overridden later.
         weights_dir: where the weights were, likewise.
         versions: package -> version, of those that decide numbers.
@@ -70,20 +67,18 @@ def versions() -> dict[str, str]:
 
 def check_same_run(old: Provenance, new: Provenance, folder: Path) -> None:
     """Checks that two runs give the same numbers. Raises InputError with every difference."""
-    differences = _differences(
-        dataclasses.asdict(old.config), dataclasses.asdict(new.config), "config."
+    was, now = (
+        {"config": dataclasses.asdict(one.config), "data": one.data, "weights": one.weights}
+        for one in (old, new)
     )
-    differences += _differences(
-        {"data": old.data, "weights": old.weights}, {"data": new.data, "weights": new.weights}, ""
-    )
-    if differences:
+    if differences := _differences(was, now):
         raise InputError(
             f"{folder} holds a run of another kind: {'; '.join(differences)}; "
             "use another --workdir, or delete that folder"
         )
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key in sorted({*old, *new}):
         a, b = old.get(key), new.get(key)
@@ -112,23 +107,19 @@ class Checkpoints:
     def save(self, state: TrainState, provenance: Provenance) -> None:
         """Saves atomically in the background, after the previous save has finished.
 
-        Raises:
-            OSError: the previous save failed; the checkpoints before it are there.
+        Raises OSError: the previous save failed; the checkpoints before it are there.
         """
         raw = _raw(state)
         about = {**provenance.to_json(), "sha256": fingerprint(named(raw))}
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(raw), provenance=ocp.args.JsonSave(about)
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(raw), provenance=ocp.args.JsonSave(about)
         )
+        self._manager.save(int(state.step), args=args)
 
     def provenance(self) -> Provenance | None:
         """Provenance of the newest intact checkpoint; None if there is none.
 
-        Raises:
-            InputError: a checkpoint that can't be read, or of another version of pfm_jax.
+        Raises InputError: a checkpoint that can't be read, or of another version of pfm_jax.
         """
 
         def one(step: int) -> Provenance:
@@ -144,11 +135,8 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState:
         """Restores the newest intact state; a corrupt one is quarantined, with a warning.
 
-        Args:
-            like: a state of the same run, for its shapes; returned if no checkpoint is intact.
-
-        Raises:
-            InputError: a checkpoint that can't be read, or of another version of pfm_jax.
+        `like`, a state of the same run, gives the shapes; it is returned if no checkpoint is
+        intact. Raises InputError; see `provenance`.
         """
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _raw(like))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))

@@ -20,9 +20,8 @@ from tqdm import tqdm
 from pfm_jax.model.problem import Problem
 from pfm_jax.system import devices, interrupts
 from pfm_jax.training import sampling
-from pfm_jax.training import step as training
 from pfm_jax.training.cache import FeatureCache
-from pfm_jax.training.step import Losses, TrainState
+from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
 SCAN_STEPS = 25
@@ -44,8 +43,7 @@ def stack(states: Sequence[TrainState]) -> TrainState:
 def unstack(group: TrainState) -> list[TrainState]:
     """Splits a group into its runs, each replicated."""
     group = devices.replicate(group)
-    runs = range(group.step.shape[0])
-    return [jax.tree.map(operator.itemgetter(index), group) for index in runs]
+    return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
 
 
 def _groups(states: Sequence[TrainState]) -> list[TrainState]:
@@ -70,7 +68,7 @@ def steps_on_device(
             drawn, mask = sampling.draw(state.key, state.step, state.dataset, problem)
             batch = Batch(sampling.pick(rows, drawn), mask)
             batch = devices.constrain_batch(batch) if alone else batch
-            return training.step(state, batch, problem)
+            return step(state, batch, problem)
 
         return lax.scan(body, state, length=steps)
 
@@ -86,7 +84,7 @@ def steps_on_batches(
 
     def body(state: TrainState, batch: Batch) -> tuple[TrainState, Losses]:
         batch = devices.constrain_batch(batch) if alone else batch
-        return training.step(state, batch, problem)
+        return step(state, batch, problem)
 
     def one_run(run: tuple[TrainState, Batch], _: None) -> tuple[TrainState, Losses]:
         return lax.scan(body, *run)
@@ -102,11 +100,9 @@ def _advance(
     runs, parts = group.step.shape[0], []
     at_once = max(1, GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem)))
     for start in range(0, steps, at_once):
-        some = min(at_once, steps - start)
-        which = group.key, group.step[0], group.dataset
-        group, losses = steps_on_batches(
-            group, sampling.gather(cache.rows, *which, some, problem), problem
-        )
+        some, which = min(at_once, steps - start), (group.key, group.step[0], group.dataset)
+        batches = sampling.gather(cache.rows, *which, some, problem)
+        group, losses = steps_on_batches(group, batches, problem)
         parts.append(losses)
     return group, jax.tree.map(lambda *x: jnp.concatenate(x, 1), *parts)
 
@@ -117,21 +113,13 @@ def train(
     problem: Problem,
     save: Save = lambda *_: None,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
-    """Trains runs together to the last step, from wherever they are.
+    """Trains runs, all at the same step, together to the last one.
 
-    SIGTERM ends the process with exit code 0, after all runs are saved as far as they are.
+    `save` is called about every `checkpoint_every` steps and at the end. SIGTERM ends the process
+    with exit code 0, after all runs are saved as far as they are.
 
-    Args:
-        states: runs at the same step.
-        cache: the features of the training images.
-        problem: the problem to train.
-        save: called about every `checkpoint_every` steps and at the end; see `Save`.
-
-    Returns:
-        The states at the last step, and level -> loss of every step done `[G, steps]`.
-
-    Raises:
-        InputError: a loss or a parameter that is not finite; such a state is not saved.
+    Returns the states at the last step, and level -> loss of every step done `[G, steps]`. Raises
+    InputError: a loss or a parameter that is not finite; such a state is not saved.
     """
     total, every, done = problem.total_steps, problem.train.checkpoint_every, int(states[0].step)
     # Scans of one length, as far as it goes: each length is a program of its own.
@@ -173,10 +161,8 @@ class _Curve:
         """Appends losses after `done` steps. Raises InputError if one is not finite."""
         for level, values in losses.items():
             if not (finite := np.isfinite(values).all(0)).all():
-                step = done + int(finite.argmin()) + 1
-                raise InputError(
-                    f"the loss at {level} is not finite in step {step}: lower train.learning_rate"
-                )
+                where = f"at {level} is not finite in step {done + int(finite.argmin()) + 1}"
+                raise InputError(f"the loss {where}: lower train.learning_rate")
         self.parts.append(losses)
 
     def since(self, part: int) -> dict[str, np.ndarray]:
@@ -201,10 +187,9 @@ def _check_finite(state: TrainState) -> None:
     held = {"heads": state.heads, "optimizer": state.opt_state}
     for path, leaf in jax.tree_util.tree_leaves_with_path(held):
         if not jnp.isfinite(leaf).all():
+            where = f"is not finite after step {state.step}"
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InputError(
-                f"{name} is not finite after step {state.step}: lower train.learning_rate"
-            )
+            raise InputError(f"{name} {where}: lower train.learning_rate")
 
 
 def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:

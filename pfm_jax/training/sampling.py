@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pfm_jax.model import heads as mapping
+from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Problem
 from pfm_jax.types import LEVELS, Batch, Features
@@ -30,11 +30,7 @@ def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Row
     the candidates of `keep_hardest` last. Images: every image once an epoch, in a new order each
     epoch, the last batch padded.
 
-    Args:
-        key: folded with what the draw depends on.
-        step: number of the step.
-        dataset: which one of the cache's data sets.
-        problem: recipe and sizes.
+    `dataset` is the number of the data set in the cache.
     """
     draw_one = _draw_positions if problem.train.sampling == "positions" else _draw_images
     rows, masks = draw_one(key, step, problem)
@@ -76,7 +72,7 @@ def pick(features: Features, rows: Rows) -> Features:
     return {k: jax.tree.map(lambda f, k=k: f[rows[k]], features[k]) for k in rows}
 
 
-def keep_hardest(heads: Heads, drawn: Batch, problem: Problem) -> Batch:
+def keep_hardest(trained: Heads, drawn: Batch, problem: Problem) -> Batch:
     """Keeps half of the draw and fills the rest with the hardest candidates.
 
     The score of an image is that of its worst position, so those are seen more often. (Candidates
@@ -84,13 +80,13 @@ def keep_hardest(heads: Heads, drawn: Batch, problem: Problem) -> Batch:
     """
     config, dtype = problem.mapping, jnp.dtype(problem.train.precision)
     rows = {}
-    for level, head in heads.items():
+    for level, head in trained.items():
         half = problem.train.positions[level] // 2
         sure = problem.train.positions[level] - half
         candidates = jax.tree.map(lambda x, sure=sure: x[sure:], drawn.features[level])
-        inputs, targets = mapping.inputs_and_targets(candidates, config.directions)
-        predictions, _ = mapping.apply(head, inputs, dtype=dtype)
-        distances = mapping.residuals(predictions, targets, config)
+        inputs, targets = heads.inputs_and_targets(candidates, config.directions)
+        predictions, _ = heads.apply(head, inputs, dtype=dtype)
+        distances = heads.residuals(predictions, targets, config)
         _, worst = lax.top_k(sum(distances.values(), jnp.float32(0)), half)
         rows[level] = jnp.concatenate([jnp.arange(sure), sure + worst])
     masks = {level: drawn.mask[level][chosen] for level, chosen in rows.items()}
@@ -111,11 +107,7 @@ def _draw_many(
 def gather(
     rows: Features, keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
 ) -> Batch:
-    """Gathers the steps of runs `[G]` from `first` on from features on host or disk.
-
-    Returns:
-        Batches `[G, steps, P, ...]`.
-    """
+    """Gathers the batches `[G, steps, P, ...]` of runs, from step `first` on, on host or disk."""
     drawn, masks = _draw_many(keys, first, datasets, steps, problem)
     return Batch(pick(rows, jax.tree.map(np.asarray, drawn)), masks)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from pfm_jax.model import heads as mapping
+from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Problem
 from pfm_jax.training import sampling
@@ -24,7 +24,7 @@ Losses = dict[str, Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that changes in training. A leading axis `[G]` makes it a group of runs.
+    """Everything that changes in training. A leading axis `[G]` of runs makes it a group.
 
     Attributes:
         step: int32, steps done.
@@ -62,46 +62,36 @@ def optimizer(problem: Problem) -> optax.GradientTransformation:
 
 @functools.partial(jax.jit, static_argnames=("channels", "problem"))
 def _init(key: Array, channels: tuple[tuple[str, Pair[int]], ...], problem: Problem) -> TrainState:
-    heads = mapping.init(jax.random.fold_in(key, 0), dict(channels), problem.mapping)
-    opt_state = optimizer(problem).init(mapping.split(heads)[0])
-    step, dataset, key = jnp.int32(0), jnp.int32(0), jax.random.fold_in(key, 1)
-    return TrainState(step, heads, opt_state, key, dataset)
+    fresh = heads.init(jax.random.fold_in(key, 0), dict(channels), problem.mapping)
+    opt_state = optimizer(problem).init(heads.split(fresh)[0])
+    return TrainState(jnp.int32(0), fresh, opt_state, jax.random.fold_in(key, 1), jnp.int32(0))
 
 
 def init_state(seed: int, channels: dict[str, Pair[int]], problem: Problem) -> TrainState:
-    """A run before its first step.
+    """A run before its first step; `seed` decides the heads' weights and every draw.
 
-    Args:
-        seed: of the heads' weights and of every draw.
-        channels: level -> channels of each network's features; see `features.feature_channels`.
-        problem: the problem to train.
+    `channels`: level -> channels of each network's features; see `features.feature_channels`.
     """
     return _init(jax.random.key(seed), tuple(channels.items()), problem)
 
 
 def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState, Losses]:
-    """Updates all heads once. Pure, and may be mapped over runs by `vmap`.
+    """Updates all heads once; returns the new state and the loss of each level.
 
-    Args:
-        state: of one run.
-        batch: features and masks of the drawn positions, hard-mining candidates last.
-        problem: static; the problem that is trained.
-
-    Returns:
-        The new state, and the loss of each level.
+    Pure, and may be mapped over runs by `vmap`. The batch holds hard-mining candidates last.
     """
     features = jax.tree.map(lambda rows: rows.astype(jnp.float32), batch.features)
     batch = Batch(features, batch.mask)
     if problem.train.sampling == "positions" and problem.train.candidates:
         batch = sampling.keep_hardest(state.heads, batch, problem)
-    learned, running = mapping.split(state.heads)
+    learned, running = heads.split(state.heads)
 
     def loss(learned: Heads) -> tuple[Array, tuple[Losses, Heads]]:
         dtype = jnp.dtype(problem.train.precision)
-        return mapping.loss(mapping.merge(learned, running), batch, problem.mapping, dtype)
+        return heads.loss(heads.merge(learned, running), batch, problem.mapping, dtype)
 
     grads, (losses, updated) = jax.grad(loss, has_aux=True)(learned)
     updates, opt_state = optimizer(problem).update(grads, state.opt_state, learned)
     learned = optax.apply_updates(learned, updates)
-    heads = mapping.merge(learned, mapping.split(updated)[1])
-    return TrainState(state.step + 1, heads, opt_state, state.key, state.dataset), losses
+    merged = heads.merge(learned, heads.split(updated)[1])
+    return TrainState(state.step + 1, merged, opt_state, state.key, state.dataset), losses

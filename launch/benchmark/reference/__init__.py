@@ -1,1 +1,1 @@
-"""PFM in PyTorch, plain and honest: the yardstick of parity tests and of speed."""
+"""PFM in PyTorch: reference of the parity tests and of the benchmark."""

@@ -1,4 +1,4 @@
-"""Our networks and heads as the PyTorch reference holds them; random weights for missing files."""
+"""Conversion of our networks and heads to the PyTorch reference; random weights if missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIRECTIONS = {"forward": "mnn", "backward": "rmnn"}
 
 
 def reference(config: Config, weights_dir: str, heads: Heads) -> Reference:
-    """The reference with the networks in `weights_dir` and our heads."""
+    """Creates the reference with the networks in `weights_dir` and our heads."""
     names, states = [], []
     for name in (config.networks.source, config.networks.target):
         names.append(weights.load(name, weights_dir).backbone.name)
@@ -63,7 +63,7 @@ def _copy(dense: Dense, conv: torch.nn.Conv2d) -> None:
 
 
 def complete_weights(weights_dir: str | None, names: tuple[str, ...], folder: Path) -> Path:
-    """Makes a folder with all of `names`: links into `weights_dir`, random weights for the rest."""
+    """Creates a folder with all of `names`: links to `weights_dir`, random weights otherwise."""
     folder.mkdir()
     for name in names:
         own = (name, f"{name}_caffe")

@@ -1,8 +1,8 @@
-"""Pre-trained feature mapping in PyTorch, written from the paper, run as the released code runs it.
+"""Pre-trained feature mapping in PyTorch, written from the paper, run like the released code.
 
 Eager, in float32: every training step sends whole images through both networks (in evaluation mode)
-and the heads. `Reference.tuned()` is the other column: all that torch offers for speed. Needs the
-extra `bench`; no JAX.
+and the heads. `Reference.tuned()` adds torch's inference optimisations. Needs the extra `bench`; no
+JAX.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """A basic or a bottleneck block, with torchvision's names."""
+    """Basic or bottleneck block, with torchvision's names."""
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, caffe: bool):
         super().__init__()
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The stem and three stages; a name that ends in `_caffe` has the original strides."""
+    """Stem and three stages; names that end in `_caffe` have the original strides."""
 
     def __init__(self, name: str):
         super().__init__()
@@ -162,7 +162,7 @@ class Reference(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def tuned(self) -> Reference:
-        """Applies what torch has for speed: folded BatchNorm, channels last."""
+        """Optimises for inference: folded BatchNorm, channels last."""
         for network in self.networks:
             fold(network)
         self.eval()
@@ -172,7 +172,7 @@ class Reference(nn.Module):
         return self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """uint8 `[B, H, W, 3]` -> the two pyramids of unit vectors."""
+        """uint8 `[B, H, W, 3]` -> two pyramids of unit vectors."""
         scaled = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         return [{k: F.normalize(f) for k, f in net(scaled).items()} for net in self.networks]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pfm_jax.metrics import PAPER_METRICS
@@ -10,8 +10,16 @@ from pfm_jax.sweeps.plan import Plan
 from pfm_jax.sweeps.report.tables import METRIC_NAMES, case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, over_categories, over_seeds
 
-WIDE_MARGIN = 0.1
-"""Margin of pretrained over random weights, as a fraction."""
+WIDE_MARGIN = 0.1  # of pretrained over random weights, as a fraction
+
+
+class Comparison(NamedTuple):
+    """Claim that one case beats others by more than a margin, a fraction."""
+
+    words: str
+    winner: str
+    losers: list[str]
+    margin: float = 0.0
 
 
 class Claim(NamedTuple):
@@ -30,17 +38,17 @@ def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
     """
     one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
     pairs = {n: plan.configs[c.run].networks for n, c in plan.cases.items()}
-    there = []
+    comparisons = []
     for name, case in plan.cases.items():
         if one[name] or not pairs[name].pretrained:
             continue
         alike = [n for n in plan.cases if pairs[n] == pairs[name]]
         ways = [n for n in alike if one[n] and plan.cases[n].levels == case.levels]
-        there += _compare(plan, found, "both directions beat one", name, ways)
+        comparisons.append(Comparison("both directions beat one", name, ways))
         if len(case.levels) < 3:
             continue
         single = [n for n in alike if not one[n] and len(plan.cases[n].levels) == 1]
-        there += _compare(plan, found, "three levels beat each alone", name, single)
+        comparisons.append(Comparison("three levels beat each alone", name, single))
         random = [
             n
             for n, networks in pairs.items()
@@ -49,20 +57,15 @@ def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
             and plan.cases[n].levels == case.levels
         ]
         margin = f"pretrained beats random by more than {100 * WIDE_MARGIN:.0f} points"
-        there += _compare(plan, found, margin, name, random, WIDE_MARGIN)
-    return list(dict.fromkeys(there))
+        comparisons.append(Comparison(margin, name, random, WIDE_MARGIN))
+    tested = (claim for one in comparisons for claim in _compare(plan, found, one))
+    return list(dict.fromkeys(tested))
 
 
-def _compare(
-    plan: Plan,
-    found: Sequence[Cell],
-    words: str,
-    winner: str,
-    losers: Sequence[str],
-    margin: float = 0.0,
-) -> list[Claim]:
+def _compare(plan: Plan, found: Sequence[Cell], comparison: Comparison) -> Iterator[Claim]:
     """Tests a claim in each metric for which all of its cases have results."""
-    networks, claims_ = plan.configs[plan.cases[winner].run].networks, []
+    words, winner, losers, margin = comparison
+    networks = plan.configs[plan.cases[winner].run].networks
     for metric in PAPER_METRICS if losers else ():
         ours = over_categories(case_cells(found, winner), metric)
         theirs = {n: over_categories(case_cells(found, n), metric) for n in losers}
@@ -71,21 +74,14 @@ def _compare(
             continue
         holds = all(ours.mean > spread.mean + margin for spread in known.values())
         against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
-        where = f"{words} ({networks.source} and {networks.target}), {METRIC_NAMES[metric]}"
-        alone = _where(plan, found, winner, losers, metric, margin)
-        claims_.append(Claim(where, holds, f"{percent(ours)} against {against}. {alone}"))
-    return claims_
+        claim = f"{words} ({networks.source} and {networks.target}), {METRIC_NAMES[metric]}"
+        alone = _by_category(plan, found, comparison, metric)
+        yield Claim(claim, holds, f"{percent(ours)} against {against}. {alone}")
 
 
-def _where(
-    plan: Plan,
-    found: Sequence[Cell],
-    winner: str,
-    losers: Sequence[str],
-    metric: str,
-    margin: float,
-) -> str:
+def _by_category(plan: Plan, found: Sequence[Cell], comparison: Comparison, metric: str) -> str:
     """Lists the categories in which a claim holds and those in which it does not."""
+    _, winner, losers, margin = comparison
     holds: dict[bool, list[str]] = {True: [], False: []}
     for category in plan.categories:
         cells = [case_cells(found, name, category) for name in (winner, *losers)]
@@ -94,5 +90,6 @@ def _where(
             best = max(spread.mean for spread in theirs if spread)
             shown = f"{category} ({100 * ours.mean:.1f} against {100 * best:.1f})"
             holds[ours.mean > best + margin].append(shown)
-    words = {True: "Each by itself, it holds in ", False: "Not in "}
-    return " ".join(f"{words[k]}{', '.join(names)}." for k, names in holds.items() if names)
+    words = {True: "holds individually in", False: "fails in"}
+    text = "; ".join(f"{words[k]} {', '.join(names)}" for k, names in holds.items() if names)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

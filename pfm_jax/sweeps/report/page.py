@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from PIL import Image
 
+from pfm_jax.evaluation import figures
 from pfm_jax.sweeps import results
-from pfm_jax.sweeps.plan import Plan
+from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import claims, plots, tables
 from pfm_jax.sweeps.results import Cell
 from pfm_jax.system import files
 
-FIGURE_METRICS = ("image_auroc", "pixel_auroc")
-
 
 def write(workdir: Path) -> Path:
-    """Writes `report.html`, a CSV per table and `cells.csv` into a sweep's folder.
-
-    Returns:
-        Path of `report.html`.
+    """Writes `report.html` (returned), a CSV per table and `cells.csv` into a sweep's folder.
 
     Raises:
         InputError: no sweep in the folder, or the folder can't be written.
@@ -49,7 +44,9 @@ def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> st
         undefined=jinja2.StrictUndefined,
     )
     counted, *reasons = results.summary(found).splitlines()
-    whole = _featured(plan, found)
+    featured = _featured(plan, found)
+    by_category = {c: [cell for cell in featured if cell.category == c] for c in plan.categories}
+    first = [cells[0] for cells in by_category.values() if cells]
     return environment.get_template("page.html").render(
         plan=plan,
         summary=counted,
@@ -57,9 +54,9 @@ def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> st
         tables=shown,
         claims=claims.claims(plan, found),
         figures=_figures(plan, found),
-        gallery=_galleries(plan, whole),
-        histograms=_histograms(whole),
-        curves=_curves(plan, whole),
+        gallery=dict(_gallery(plan, cell) for cell in first),
+        histograms=list(filter(None, map(plots.scores, first))),
+        curves=list(filter(None, map(plots.learning_curves, by_category.values()))),
     )
 
 
@@ -80,51 +77,21 @@ def _featured(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
 
 
 def _figures(plan: Plan, found: Sequence[Cell]) -> dict[str, list[plots.Plot]]:
-    figures: dict[str, list[plots.Plot]] = {}
+    drawn: dict[str, list[plots.Plot]] = {}
     for title, cases in plots.figure_cases(plan).items():
-        for metric in FIGURE_METRICS:
+        for metric in ("image_auroc", "pixel_auroc"):
             name = f"{title.split(' (')[0]}, {tables.METRIC_NAMES[metric]}"
             if plot := plots.by_category(plan, found, cases, metric, name):
-                figures.setdefault(title, []).append(plot)
-    return figures
+                drawn.setdefault(title, []).append(plot)
+    return drawn
 
 
-def _first_seeds(cells: Sequence[Cell]) -> list[Cell]:
-    """First cell of each category."""
-    return list({cell.category: cell for cell in reversed(cells)}.values())[::-1]
-
-
-def _galleries(plan: Plan, cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
-    galleries = {}
-    for cell in _first_seeds(cells):
-        folder = cell.folder / "gallery"
-        listed = json.loads((folder / "gallery.json").read_text())
-        title = f"{cell.category}: {tables.describe(plan, cell.case)}, seed {cell.seed}"
-        galleries[title] = [
-            {**picture, "data": _webp(folder / f"{index}.png")}
-            for index, picture in enumerate(listed)
-        ]
-    return galleries
-
-
-def _webp(path: Path) -> str:
-    """Base64 of an image file, recompressed as lossy WebP."""
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.save(buffer, "webp", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _histograms(cells: Sequence[Cell]) -> list[plots.Plot]:
-    drawn = (plots.scores(c, f"{c.category}, seed {c.seed}") for c in _first_seeds(cells))
-    return [plot for plot in drawn if plot]
-
-
-def _curves(plan: Plan, cells: Sequence[Cell]) -> list[plots.Plot]:
-    drawn = (
-        plots.learning_curves(
-            [c for c in cells if c.category == category], f"{category}, all seeds"
-        )
-        for category in plan.categories
-    )
-    return [plot for plot in drawn if plot]
+def _gallery(plan: Plan, cell: Cell) -> tuple[str, list[dict[str, Any]]]:
+    """Title and pictures of a run; each picture has its `data`, a lossy WebP, as base64."""
+    folder = cell.folder / "gallery"
+    pictures = read_json(folder / "gallery.json")
+    for index, picture in enumerate(pictures):
+        with Image.open(folder / f"{index}.png") as image:
+            content = figures.encode(np.asarray(image), "webp", quality=80)
+        picture["data"] = base64.b64encode(content).decode()
+    return f"{cell.category}: {tables.describe(plan, cell.case)}, seed {cell.seed}", pictures

@@ -28,13 +28,7 @@ STYLE: Any = {
 
 
 class Plot(NamedTuple):
-    """Plot with a text alternative.
-
-    Attributes:
-        title: caption.
-        svg: `<svg>` element.
-        words: text alternative for screen readers.
-    """
+    """Caption, `<svg>` element and text alternative for screen readers."""
 
     title: str
     svg: str
@@ -63,35 +57,34 @@ def by_category(
     axis, words = figure.subplots(), []
     for index, case in enumerate(cases):
         spreads = {c: over_seeds(case_cells(found, case, c), metric) for c in plan.categories}
-        there = {c: s for c, s in spreads.items() if s is not None}
-        if not there:
+        known = {c: s for c, s in spreads.items() if s is not None}
+        if not known:
             continue
-        at = [plan.categories.index(c) + 0.08 * (index - (len(cases) - 1) / 2) for c in there]
+        at = [plan.categories.index(c) + 0.08 * (index - (len(cases) - 1) / 2) for c in known]
         axis.errorbar(
             at,
-            [100 * s.mean for s in there.values()],
-            [0 if s.count == 1 else 100 * s.deviation for s in there.values()],
+            [100 * s.mean for s in known.values()],
+            [0 if s.count == 1 else 100 * s.deviation for s in known.values()],
             color=COLOURS[index % len(COLOURS)],
             marker=MARKERS[index % len(MARKERS)],
             linestyle="none",
             capsize=2,
             label=describe(plan, case),
         )
-        values = ", ".join(f"{c} {100 * s.mean:.1f}" for c, s in there.items())
+        values = ", ".join(f"{c} {100 * s.mean:.1f}" for c, s in known.items())
         words.append(f"{describe(plan, case)}: {values}")
     if not words:
         return None
-    axis.set_xticks(
-        range(len(plan.categories)), plan.categories, rotation=45 * (len(plan.categories) > 4)
-    )
-    axis.set_xlim(-0.5, len(plan.categories) - 0.5)
+    count = len(plan.categories)
+    axis.set_xticks(range(count), plan.categories, rotation=45 if count > 4 else 0)
+    axis.set_xlim(-0.5, count - 0.5)
     axis.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot(title, _svg(figure), "; ".join(words))
 
 
-def scores(cell: Cell, title: str) -> Plot | None:
+def scores(cell: Cell) -> Plot | None:
     """Plots score histograms of a run's good and anomalous test images."""
     path = cell.folder / "scores.csv"
     if not path.is_file():
@@ -106,13 +99,13 @@ def scores(cell: Cell, title: str) -> Plot | None:
         axis.hist(values, bins.tolist(), color=colour, alpha=0.6, label=f"{name} ({len(values)})")
     axis.set(xlabel="image score", ylabel="test images")
     axis.legend(frameon=False)
-    middle = [f"{np.median(v):.3f}" for v in kinds]
-    words = f"median score of good images {middle[0]}, of anomalous ones {middle[1]}"
-    return Plot(title, _svg(figure), words)
+    good, anomalous = (f"{np.median(values):.3f}" for values in kinds)
+    words = f"median score of good images {good}, of anomalous ones {anomalous}"
+    return Plot(f"{cell.category}, seed {cell.seed}", _svg(figure), words)
 
 
-def learning_curves(cells: Sequence[Cell], title: str) -> Plot | None:
-    """Plots training losses, one line per level and run."""
+def learning_curves(cells: Sequence[Cell]) -> Plot | None:
+    """Plots training losses of one category's cells, one line per level and run."""
     figure, ends = _figure(2.8), []
     axis, labelled = figure.subplots(), set()
     for cell in cells:
@@ -132,7 +125,7 @@ def learning_curves(cells: Sequence[Cell], title: str) -> Plot | None:
     axis.set(yscale="log", xlabel="step", ylabel="training loss")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    return Plot(title, _svg(figure), "; ".join(ends))
+    return Plot(f"{cells[0].category}, all seeds", _svg(figure), "; ".join(ends))
 
 
 def figure_cases(plan: Plan) -> dict[str, list[str]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfm_jax.config import DIRECTIONS
 from pfm_jax.metrics import PAPER_METRICS
-from pfm_jax.sweeps.plan import Plan
+from pfm_jax.sweeps.plan import Case, Plan, read_json
 from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
 from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
 from pfm_jax.types import LEVELS
@@ -22,28 +21,19 @@ MVTEC_CATEGORIES = 15
 
 
 class Table(NamedTuple):
-    """Formatted table.
+    """Formatted table; the first entry of a row names it."""
 
-    Attributes:
-        name: file name without suffix.
-        title: title, with the number of the paper's table.
-        note: caption with units and conditions.
-        header: column names.
-        published: indices of columns with published results.
-        rows: one entry per column; the first names the row.
-    """
-
-    name: str
+    name: str  # of its file, without suffix
     title: str
-    note: str
+    note: str  # caption with units and conditions
     header: list[str]
-    published: set[int]
+    published: set[int]  # indices of columns with published results
     rows: list[list[str]]
 
     def to_csv(self) -> str:
         """CSV text, with published columns marked in the header."""
         header = [
-            f"{name} (published)" if index in self.published else name
+            f"{name} (published)" if index in self.published and name != "published" else name
             for index, name in enumerate(self.header)
         ]
         return _csv([header, *self.rows])
@@ -59,35 +49,32 @@ def percent(spread: Spread | None) -> str:
     """Formats mean, deviation and number of seeds as `97.5 ± 0.2 (3)`."""
     if spread is None:
         return MISSING
-    if spread.count == 1:
-        return f"{100 * spread.mean:.1f} (1)"
-    return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f} ({spread.count})"
+    deviation = "" if spread.count == 1 else f" ± {100 * spread.deviation:.1f}"
+    return f"{100 * spread.mean:.1f}{deviation} ({spread.count})"
 
 
 def describe(plan: Plan, case: str) -> str:
     """One-line description of a case: directions, networks, levels."""
-    where = plan.cases[case]
-    config = plan.configs[where.run]
-    networks, mapping = config.networks, config.mapping
-    pair = f"{networks.source} and {networks.target}" + (
-        "" if networks.pretrained else ", random weights"
-    )
-    kind = {1: "PFM", 2: "B-PFM"}[len(mapping.directions)]
-    if len(where.levels) == len(LEVELS) and kind == "B-PFM":
+    levels, config = plan.cases[case].levels, plan.configs[plan.cases[case].run]
+    networks = config.networks
+    pair = f"{networks.source} and {networks.target}"
+    if not networks.pretrained:
+        pair += ", random weights"
+    kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
+    if len(levels) == len(LEVELS) and kind == "B-PFM":
         return f"MB-PFM, {pair}"
-    return f"{kind}, {pair}, {', '.join(where.levels)}"
+    return f"{kind}, {pair}, {', '.join(levels)}"
 
 
 def comparable_cases(plan: Plan) -> list[str]:
     """Cases comparable with other methods: three levels, both directions, pretrained."""
-    found: list[str] = []
+    found: dict[Case, str] = {}
     for name, case in plan.cases.items():
         config = plan.configs[case.run]
         whole = len(case.levels) == len(LEVELS) and config.mapping.directions == DIRECTIONS
-        twice = any(plan.cases[other] == case for other in found)
-        if whole and config.networks.pretrained and not twice:
-            found.append(name)
-    return found
+        if whole and config.networks.pretrained:
+            found.setdefault(case, name)
+    return list(found.values())
 
 
 def case_cells(found: Sequence[Cell], case: str, category: str | None = None) -> list[Cell]:
@@ -104,9 +91,8 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
         shown = map(percent, cells) if category in plan.categories else ["-"] * len(ours)
         rows.append([category, *shown, *_published(published, category)])
     means = [over_categories(case_cells(found, case), published.metric) for case in ours]
-    rows.append(
-        [f"mean of {len(plan.categories)}", *map(percent, means), *_published(published, "average")]
-    )
+    name = f"mean of {len(plan.categories)}"
+    rows.append([name, *map(percent, means), *_published(published, "average")])
     header = ["category", *(f"ours: {describe(plan, case)}" for case in ours)]
     header += _papers_first(published.methods)
     return Table(
@@ -139,7 +125,7 @@ def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
         ours = [over_categories(case_cells(found, case), metric) for metric in PAPER_METRICS]
         number = case.removeprefix("case_")
         values = ABLATION.get(int(number)) if number.isdecimal() else None
-        theirs = ["-"] * 3 if values is None else [f"{value:.1f}" for value in values]
+        theirs = [f"{value:.1f}" for value in values] if values else ["-"] * 3
         rows.append([case, describe(plan, case), *map(percent, ours), *theirs])
     names = [METRIC_NAMES[metric] for metric in PAPER_METRICS]
     return Table(
@@ -149,7 +135,7 @@ def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
             f"Percent, mean over {', '.join(plan.categories)}; ± deviation of it over (seeds)."
             f" Published: means of the {MVTEC_CATEGORIES} categories of MVTec AD, one seed."
         ),
-        header=["case", "what", *names, *names],
+        header=["case", "description", *names, *names],
         published={5, 6, 7},
         rows=rows,
     )
@@ -159,17 +145,15 @@ def speed(plan: Plan, workdir: Path) -> Table:
     """Table VI: images per second."""
     rows = []
     for case in plan.cases:
-        path = workdir / "speed" / f"{case}.json"
-        value = json.loads(path.read_text())["images_per_second"] if path.is_file() else None
-        rows.append([describe(plan, case), MISSING if value is None else f"{value:.1f}", "-"])
-    rows += [
-        [f"{method} (as published)", "-", f"{value}"] for method, value in IMAGES_PER_SECOND.items()
-    ]
+        found = read_json(workdir / "speed" / f"{case}.json")
+        value = f"{found['images_per_second']:.1f}" if found else MISSING
+        rows.append([describe(plan, case), value, "-"])
+    rows += [[f"{name} (published)", "-", str(rate)] for name, rate in IMAGES_PER_SECOND.items()]
     return Table(
         name="table_vi_images_per_second",
         title="Table VI: images per second",
         note="One image at a time, from pixels to map. Published: on an NVIDIA GTX 1660.",
-        header=["method", "on this machine", "the paper"],
+        header=["method", "this machine", "published"],
         published={2},
         rows=rows,
     )
@@ -177,8 +161,8 @@ def speed(plan: Plan, workdir: Path) -> Table:
 
 def all_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
     """Tables III to VII."""
-    three = [comparison(plan, found, published) for published in TABLES]
-    return [*three, speed(plan, workdir), ablation(plan, found)]
+    comparisons = [comparison(plan, found, published) for published in TABLES]
+    return [*comparisons, speed(plan, workdir), ablation(plan, found)]
 
 
 def cells_csv(found: Sequence[Cell]) -> str:
@@ -188,9 +172,8 @@ def cells_csv(found: Sequence[Cell]) -> str:
         header += [metric, f"{metric}_low", f"{metric}_high"]
     rows: list[list[Any]] = [[*header, "reason"]]
     for cell in found:
-        row: list[Any] = [cell.case, cell.category, cell.seed]
         metrics = cell.metrics or {"intervals": {}}
-        row.append(metrics.get("image_ap", ""))
+        row = [cell.case, cell.category, cell.seed, metrics.get("image_ap", "")]
         for metric in PAPER_METRICS:
             row += [metrics.get(metric, ""), *metrics["intervals"].get(metric, ("", ""))]
         rows.append([*row, cell.reason])
