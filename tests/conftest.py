@@ -1,12 +1,23 @@
-"""Strict JAX for every test, the places of real data and weights, and what several tests share."""
+"""Strict JAX and checked shapes in every test, real data and weights, and what tests share."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
+import jaxtyping
 import pytest
+
+from tests import checker
+
+if TYPE_CHECKING:
+    from pfm_jax.config import Sources
+    from pfm_jax.inference.detector import Detector
+
+# Before the first import of pfm_jax.model: its functions check the shapes they are annotated with.
+jaxtyping.install_import_hook("pfm_jax.model", f"{checker.__name__}.checked")
 
 jax.config.update("jax_num_cpu_devices", 8)  # fake ones; must come before any use
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -55,4 +66,37 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own."""
     place = tmp_path / "cache"
     monkeypatch.setenv("PFM_JAX_CACHE", str(place))
+    return place
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """`grid`, with 40 good images, and weights for `small_config`."""
+    from pfm_jax.config import Sources
+    from tests.synthetic import make_category, make_weights
+
+    place = tmp_path_factory.mktemp("sources")
+    make_category(place / "data" / "grid", good=40)
+    make_weights(place / "weights", "resnet18", "resnet18_caffe")
+    return Sources(str(place / "data"), str(place / "weights"))
+
+
+@pytest.fixture(scope="session")
+def detector(sources: Sources) -> Detector:
+    """Fitted by `plain_config`."""
+    from pfm_jax.runs.fit import fit
+    from tests.synthetic import plain_config
+
+    images = Path(str(sources.data_dir), "grid", "train", "good")
+    return fit(images, plain_config(), sources.weights_dir)
+
+
+@pytest.fixture(scope="session")
+def run(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run by `standardized_config`."""
+    from pfm_jax.runs.train import train_categories
+    from tests.synthetic import standardized_config
+
+    place = tmp_path_factory.mktemp("run")
+    train_categories(standardized_config(), sources, "grid", place)
     return place

@@ -15,6 +15,7 @@ from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, Sources, TrainConfig
 from pfm_jax.inference.scorer import Scorer
+from pfm_jax.sweeps.plan import replaced
 from tests.parity.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
@@ -31,6 +32,26 @@ def texture(seed: int, size: int = 64) -> np.ndarray:
     rng = np.random.default_rng(seed)
     grid = 128 + 60 * np.sin(np.arange(size) / 3)[:, None] * np.sin(np.arange(size) / 4)[None]
     return (grid[..., None] + rng.normal(0, 8, (size, size, 3))).clip(0, 255).astype(np.uint8)
+
+
+def red_square(size: tuple[int, int] = (90, 60)) -> np.ndarray:
+    """A texture with a red square."""
+    pixels = np.asarray(Image.fromarray(texture(0)).resize(size)).copy()
+    pixels[10:40, 20:50] = (255, 0, 0)
+    return pixels
+
+
+def make_images(folder: Path, count: int = 20, size: tuple[int, int] = (50, 80)) -> list[Path]:
+    """Every third has a red spot; sizes are not square."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in range(count):
+        pixels = np.asarray(Image.fromarray(texture(index)).resize(size)).copy()
+        if index % 3 == 0:
+            pixels[20:40, 10:30] = (255, 0, 0)
+        paths.append(folder / f"{index:03d}.png")
+        paths[-1].write_bytes(png(pixels))
+    return paths
 
 
 def make_category(
@@ -86,6 +107,16 @@ def small_config(**train: Any) -> Config:
         mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 8)),
         train=TrainConfig(**{**defaults, **train}),
     )
+
+
+def plain_config(**train: Any) -> Config:
+    """The recipe of the shared detector: half of the images held out."""
+    return replaced(small_config(**train), {"data.held_out": 0.5})
+
+
+def standardized_config(standardize: bool = True) -> Config:
+    """The recipe of the shared run: maps standardised at each position."""
+    return replaced(small_config(), {"data.held_out": 0.4, "scoring.standardize": standardize})
 
 
 def red_scorer(size: int = 64, delay: float = 0.0) -> Scorer:

@@ -50,8 +50,8 @@ def test_help(name: str) -> None:
         ((RECIPE, "--category=a", "--workdir=W", "--colour=red"), "colour"),
         ((RECIPE, "--category=a", "--workdir=W", "screw"), "screw"),
         (("--config=configs/none.py", "--category=a", "--workdir=W"), "configs/none.py"),
-        (("--config=README.md", "--category=a", "--workdir=W"), "invalid"),
-        (("--config=launch/values.py", "--category=a", "--workdir=W"), "get_config"),
+        (("--config=README.md", "--category=a", "--workdir=W"), "not a Python file"),
+        (("--config=launch/common/values.py", "--category=a", "--workdir=W"), "get_config"),
         (("--category=a", "--workdir=W"), "config"),
     ],
 )
@@ -72,10 +72,10 @@ SWEEP = "--config=tests/small_sweep.py"
     [
         ("sweep", (RECIPE,), "does not return a pfm_jax SweepConfig"),
         ("sweep", (SWEEP, "--seeds=0,x"), "seeds: 'x' is not a whole number"),
-        ("sweep", (SWEEP, "--data_dir=D", "--cases=nine"), "cases: no nine; there are pfm"),
+        ("sweep", (SWEEP, "--data_dir=D", "--cases=nine"), "cases: unknown nine; choose from pfm"),
         ("sweep", (SWEEP, "--data_dir=D", "--categories=gird"), "did you mean grid?"),
         ("sweep", (SWEEP, "--data_dir=D", "--engine=slurm"), "slurm"),
-        ("report", (), "no sweep in it"),
+        ("report", (), "no sweep found"),
         ("tensorboard", (), "no run below it"),
     ],
 )
@@ -94,8 +94,8 @@ def test_bad_flags_of_sweeps_are_one_line(
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("predict", ("--images=I", "--output=O"), "which detector?"),
-        ("predict", ("--images=I", "--output=O", "--workdir=W"), "which detector?"),
+        ("predict", ("--images=I", "--output=O"), "no detector given"),
+        ("predict", ("--images=I", "--output=O", "--workdir=W"), "no detector given"),
         ("predict", ("--output=O", "--artifact=A"), "images"),
         (
             "predict",
@@ -103,7 +103,7 @@ def test_bad_flags_of_sweeps_are_one_line(
             "grid: no run in it",
         ),
         ("predict", ("--images=I", "--output=O", "--artifact=A"), "not a readable detector"),
-        ("export", ("--output=O",), "which detector?"),
+        ("export", ("--output=O",), "no detector given"),
         ("export", ("--output=O", "--artifact=A"), "not a readable detector"),
         ("serve", ("--artifact=A",), "not a readable detector"),
         ("serve", ("--artifact=A", "--port=0"), "port"),
@@ -176,7 +176,7 @@ def test_missing_weights_are_one_line(tmp_path: Path) -> None:
         f"--workdir={tmp_path}/run",
     )
     assert done.returncode == 2
-    assert "no network is called 'efficientnet_lite9'" in done.stderr
+    assert "unknown network 'efficientnet_lite9'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
 from pfm_jax.inference import detector
@@ -22,7 +23,6 @@ from pfm_jax.model.tiles import Tiles
 from pfm_jax.runs import fit, run
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop
-from pfm_jax.training import step as train
 from tests.synthetic import LEVELS, make_sources, small_config
 
 ROOT = Path(__file__).parents[2]
@@ -102,17 +102,6 @@ def test_devices_give_what_one_gives(
     for name, expected in alone["run"].items():
         assert greatest_difference(after[name], expected) < 1e-5, name
     use(1, monkeypatch)
-
-
-def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(4, monkeypatch)
-    placed = devices.shard_batch(np.arange(8.0))
-    assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
-    inside = jax.jit(devices.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
-    assert len(inside["even"].sharding.device_set) == 4
-    assert not inside["even"].sharding.is_fully_replicated
-    assert devices.batch_size(8) == 8 and devices.batch_size(9) == 12
-    assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
 
 
 def free_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -14,18 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_problem
 from pfm_jax.runs import record
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import files
-from pfm_jax.training import cache, loop
-from pfm_jax.training import step as train
+from pfm_jax.training import cache
 from pfm_jax.types import InputError
 from tests import kill
 from tests.synthetic import make_sources, small_config
@@ -167,9 +161,9 @@ def test_sigterm_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_second_launch_says_who_is_at_work(sources: Sources, tmp_path: Path) -> None:
     with files.locked(tmp_path / "grid"):
-        with pytest.raises(InputError, match=f"grid: process {os.getpid()} on .* is at work in it"):
+        with pytest.raises(InputError, match=f"grid: in use by process {os.getpid()} on "):
             train_categories(small_config(), sources, "grid", tmp_path)
-        with pytest.raises(InputError, match="at work"), files.locked(tmp_path / "grid"):
+        with pytest.raises(InputError, match="in use"), files.locked(tmp_path / "grid"):
             pass
     train_categories(small_config(steps=2), sources, "grid", tmp_path)
 
@@ -229,19 +223,6 @@ def test_what_is_not_finite_is_named(
         InputError, match=r"002\.png: the features of the target network at conv3_x"
     ):
         train_categories(small_config(), sources, "grid", tmp_path / "features")
-
-
-def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
-    config = small_config()
-    networks, _ = load_networks(config.networks, sources.weights_dir)
-    channels = feature_channels(networks, config.levels)
-    state = train.init_state(config.seed, channels, make_problem(config, 6))
-    head = state.heads["conv2_x"]
-    shared = dataclasses.replace(head.shared, bias=head.shared.bias.at[0].set(np.inf))
-    bad = {**state.heads, "conv2_x": dataclasses.replace(head, shared=shared)}
-    with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 0"):
-        loop._check_finite(dataclasses.replace(state, heads=bad))
-    loop._check_finite(state)
 
 
 def test_git_state() -> None:

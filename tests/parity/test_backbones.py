@@ -19,6 +19,12 @@ GOLDENS = np.load(Path(__file__).parent / "goldens" / "backbones.npz")
 TOLERANCE = 1e-5
 
 SIZES = ((256, 256), (200, 152))
+VGG_LEVELS = {  # indices into torchvision's `features`: relu3_3, relu4_3, relu5_3 (VGG19: _4)
+    "vgg16": (15, 22, 29),
+    "vgg19": (17, 26, 35),
+    "vgg16_bn": (22, 32, 42),
+    "vgg19_bn": (25, 38, 51),
+}
 ODD_SIZE, ODD_NAMES = (129, 97), ("resnet50", "resnet50_caffe", "efficientnet_lite0")
 CASES = [
     pytest.param(name, size, id=f"{name}-{size[0]}x{size[1]}")
@@ -102,10 +108,10 @@ def test_strides_and_channels(name: str):
 @pytest.mark.parametrize("name", backbones.vgg.NAMES)
 def test_levels_of_vgg_are_the_relus_before_the_last_three_poolings(name: str):
     """Against torchvision's list of modules; so are the indices of all the convolutions."""
-    layers, indices = GOLDENS[f"{name}/layers"].tolist(), backbones.vgg.LEVEL_INDICES[name]
+    layers, indices = GOLDENS[f"{name}/layers"].tolist(), VGG_LEVELS[name]
     poolings = [index for index, kind in enumerate(layers) if kind == "MaxPool2d"]
-    assert list(indices.values()) == [index - 1 for index in poolings[-3:]]
-    assert all(layers[index] == "ReLU" for index in indices.values())
+    assert list(indices) == [index - 1 for index in poolings[-3:]]
+    assert all(layers[index] == "ReLU" for index in indices)
     convolutions = [f"features.{i}.weight" for i, kind in enumerate(layers) if kind == "Conv2d"]
     norms = [f"features.{i}.running_mean" for i, kind in enumerate(layers) if kind.startswith("B")]
     expected = weights.expected(backbones.get(name))

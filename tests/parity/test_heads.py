@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
+from pfm_jax import training as train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import heads as mapping
-from pfm_jax.model import layers
 from pfm_jax.model.heads import Head, Heads
 from pfm_jax.model.problem import make_problem
-from pfm_jax.training import step as train
 from pfm_jax.types import Batch, Pair
 from tests.parity.goldens.seeded import SEED, seeded_images, seeded_tensor
 
@@ -35,7 +34,6 @@ TRAIN = TrainConfig(
 )
 PROBLEM = make_problem(Config(mapping=MAPPING, train=TRAIN), num_images=1)
 CHANNELS = {LEVEL: Pair(SOURCE, TARGET)}
-TABLE_1 = {LEVEL: Pair(128, 512)}
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 step = jax.jit(train.step, static_argnames="problem")
@@ -200,21 +198,6 @@ def test_rounded_training_follows_float32(state: train.TrainState) -> None:
     assert 0 < np.linalg.norm(rounded - exact) < 0.15 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("rows", [16, 13], ids=["in tiles", "not in tiles"])
-def test_rounded_product_is_the_product_of_rounded_operands(rows: int) -> None:
-    x, w, g = (
-        jnp.asarray(seeded_images(shape, seed))
-        for seed, shape in enumerate([(rows, 5), (5, 7), (rows, 7)])
-    )
-    y, back = jax.vjp(layers.rounded_product, x, w)
-    dx, dw = back(g)
-    x, w, g = (
-        np.asarray(v.astype(jnp.bfloat16).astype(jnp.float32), np.float64) for v in (x, w, g)
-    )
-    for ours, theirs in ((y, x @ w), (dx, g @ w.T), (dw, x.T @ g)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
 def test_padding_changes_nothing(state: train.TrainState) -> None:
     batch = batch_of(SEED)
     padded = Batch(
@@ -240,29 +223,3 @@ def test_pfm_is_one_direction_alone(direction: str) -> None:
     unit = rows[direction] / jnp.linalg.norm(rows[direction], axis=-1, keepdims=True)
     # Unit vectors at a squared distance of 2 - 2 cos.
     assert_close(maps, np.asarray(2 - 2 * jnp.sum(unit * targets[direction], -1)), 1e-4)
-
-
-def test_layer_widths_are_those_of_table_1() -> None:
-    head = mapping.init(jax.random.key(0), TABLE_1, MappingConfig(latent={LEVEL: 400}))[LEVEL]
-    assert head.shared.kernel.shape == (800, 400)
-    widths = {
-        f"{name}_{direction}": [layer.dense.kernel.shape for layer in stack]
-        for name, stacks in (("encoders", head.encoders), ("decoders", head.decoders))
-        for direction, stack in stacks.items()
-    }
-    assert widths == {
-        "encoders_forward": [(128, 464), (464, 800)],
-        "decoders_forward": [(400, 800), (800, 656), (656, 512)],
-        "encoders_backward": [(512, 656), (656, 800)],
-        "decoders_backward": [(400, 800), (800, 464), (464, 128)],
-    }
-
-
-def test_initialisation_is_torchs_uniform() -> None:
-    head = mapping.init(jax.random.key(0), TABLE_1, MappingConfig(latent={LEVEL: 400}))[LEVEL]
-    for layer in (head.shared, head.decoders["forward"][2].dense):
-        bound = layer.kernel.shape[0] ** -0.5
-        for leaf in jax.tree.leaves(layer):
-            assert abs(leaf).max() <= bound
-            assert abs(leaf).max() > 0.98 * bound
-            assert float(jnp.std(leaf)) == pytest.approx(bound / 3**0.5, rel=0.1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pfm_jax import training as train
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import (
     Config,
@@ -22,7 +23,6 @@ from pfm_jax.config import (
 from pfm_jax.model import features, scoring
 from pfm_jax.model import heads as mapping
 from pfm_jax.model.problem import make_problem
-from pfm_jax.training import step as train
 from pfm_jax.types import Batch, ScoreMaps
 from tests.parity.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights

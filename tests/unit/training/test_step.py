@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pfm_jax import training as train
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig, TrainConfig
 from pfm_jax.datasets import folder, images
@@ -23,7 +24,6 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import devices as sharding
 from pfm_jax.training import cache as cache_module
 from pfm_jax.training import loop, sampling
-from pfm_jax.training import step as train
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Checkpoints, Provenance
 from pfm_jax.types import Batch, Dataset, Pair

@@ -1,0 +1,67 @@
+"""Which runs are trained together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+from pfm_jax.backbones.networks import load_networks
+from pfm_jax.config import Sources
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import make_problem
+from pfm_jax.model.tiles import Tiles
+from pfm_jax.runs import train
+from pfm_jax.runs.run import RunFolder
+from pfm_jax.system import devices
+from pfm_jax.training import cache
+from pfm_jax.training.checkpoint import Provenance
+from pfm_jax.training.step import init_state
+from pfm_jax.types import Dataset
+from tests.synthetic import LEVELS, make_sources, small_config
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """Two categories of the same shapes, and random weights."""
+    return make_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "runs_in_memory", "expected"),
+    [
+        ("cpu", 100, [2, 2]),
+        ("cpu", 1, [1, 1, 1, 1]),
+        ("gpu", 100, [4]),
+        ("gpu", 3.5, [3, 1]),
+    ],
+)
+def test_groups_follow_memory(
+    backend: str,
+    runs_in_memory: float,
+    expected: list[int],
+    sources: Sources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two seeds of two categories of as many images; features count for little here."""
+    config = small_config()
+    networks, _ = load_networks(config.networks, sources.weights_dir)
+    provenance = Provenance(config, "", "", {}, 6, None, None, {}, "")
+    dataset = Dataset("", (), (), True, "")
+    runs = [
+        RunFolder(Path(name), dataclasses.replace(provenance, category=name), dataset)
+        for name in ("grid", "tile")
+        for _ in range(2)
+    ]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    problem, channels = make_problem(config, 6), feature_channels(networks, LEVELS)
+    state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
+    features = devices.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
+    room = (runs_in_memory * 3 * state + 2 * features) / cache.MEMORY_FRACTION
+    monkeypatch.setattr(devices, "free_on_device", lambda: room)
+    assert [len(some) for some in train.partition(runs, networks)] == expected
+    more = dataclasses.replace(provenance, num_images=7)
+    other = [*runs, RunFolder(Path("wood"), more, dataset)]
+    assert len(train.partition(other, networks)) == len(expected) + 1

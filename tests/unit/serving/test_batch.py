@@ -1,0 +1,148 @@
+"""Tables of scores: one row an image, whatever the images are."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import fcntl
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pfm_jax.serving.batch import COLUMNS, Options, normal_scores, predict
+from pfm_jax.types import InputError
+from tests.synthetic import make_images, png, red_scorer, texture
+
+THRESHOLD = 0.5
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    with (output / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_has_a_row(tmp_path: Path) -> None:
+    paths = make_images(tmp_path / "in" / "a" / "b")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "a" / "broken.png").write_bytes(paths[0].read_bytes()[:300])
+    (tmp_path / "in" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "in" / 'a,\n"b".png').write_bytes(paths[3].read_bytes())
+    odd = os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.png")
+    Path(odd).write_bytes(paths[1].read_bytes())
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere")
+    counts, new = predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    rows = rows_of(tmp_path / "out")
+    assert tuple(rows[0]) == COLUMNS
+    assert new == len(rows) == len({row["path"] for row in rows}) == 25
+    assert counts == {"normal": 14, "anomalous": 8, "unreadable": 3}
+    for row in rows:
+        name = Path(row["path"]).name
+        if name in ("broken.png", "empty.jpg", "gone.png"):
+            assert row["error"] and name in row["error"]
+            assert row["score"] == row["p_value"] == row["is_anomalous"] == ""
+            continue
+        red = name.startswith("a,") or (name[0] == "0" and int(name[:3]) % 3 == 0)
+        assert row["error"] == ""
+        assert row["is_anomalous"] == str(red) == str(float(row["score"]) > THRESHOLD)
+        assert float(row["threshold"]) == THRESHOLD
+        assert float(row["p_value"]) == pytest.approx(1 / 40 if red else 1, abs=0.99)
+    assert any(row["path"].endswith("caf\\xe9.png") for row in rows)
+
+
+def test_pictures(tmp_path: Path) -> None:
+    """Maps are what a reader of 32-bit TIFF gets back, at the image's size and place."""
+    paths = make_images(tmp_path / "in" / "hole", 4)
+    Image.open(paths[0]).save(paths[0].with_suffix(".bmp"))
+    scorer = red_scorer()
+    predict(scorer, str(tmp_path / "in"), tmp_path / "out", THRESHOLD, Options(True, True))
+    names = {"000.bmp", "000.png", "001", "002", "003"}
+    for kind, suffix in (("maps", "tiff"), ("overlays", "png")):
+        found = {p.name.removesuffix(f".{suffix}") for p in (tmp_path / "out" / kind).glob("*/*")}
+        assert found == names
+    with Image.open(tmp_path / "out" / "maps" / "hole" / "003.tiff") as opened:
+        assert opened.mode == "F" and opened.size == (50, 80)
+        anomaly_map = np.asarray(opened)
+    assert anomaly_map[22:38, 12:28].min() > 0.9
+    assert anomaly_map[60:].max() < 0.2
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "hole" / "003.png"))
+    assert overlay.shape == (80, 50, 3)
+    red = (overlay == (255, 0, 0)).all(-1)
+    assert red[15:45, 5:35].sum() > 40 and red[15:45, 5:35].sum() == red.sum()
+    assert not red[24:36, 14:26].any(), "an outline, not a blot"
+
+
+def test_globs_and_single_files(tmp_path: Path) -> None:
+    make_images(tmp_path / "in" / "x", 3)
+    make_images(tmp_path / "in" / "y", 3)
+    for pattern, count in (("in/*/00[01].png", 4), ("in/**/*.png", 6), ("in/x/002.png", 1)):
+        output = tmp_path / str(count)
+        assert predict(red_scorer(), str(tmp_path / pattern), output, 0.5)[1] == count
+    options = Options(maps=True)
+    predict(red_scorer(), str(tmp_path / "in" / "*" / "000.png"), tmp_path / "o", 0.5, options)
+    assert {p.parent.name for p in (tmp_path / "o" / "maps").glob("*/*")} == {"x", "y"}
+    with pytest.raises(InputError, match="no image found"):
+        predict(red_scorer(), str(tmp_path / "in" / "*.jpg"), tmp_path / "none", 0.5)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("left", [0, 5, 30, 37, 200, 1000, 10_000])
+def test_a_torn_table_is_mended(left: int, tmp_path: Path) -> None:
+    make_images(tmp_path / "in")
+    (tmp_path / "in" / 'new\nline "quoted".png').write_bytes(png(texture(1)))
+    predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    table = tmp_path / "out" / "scores.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:left])
+    predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    assert table.read_bytes() == whole
+
+
+def test_scores_of_another_kind_are_refused(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 3)
+    output = tmp_path / "out"
+    predict(red_scorer(), str(tmp_path / "in"), output, THRESHOLD)
+    before = (output / "scores.csv").read_bytes()
+    with pytest.raises(InputError, match="holds scores of another threshold; use another --output"):
+        predict(red_scorer(), str(tmp_path / "in"), output, 0.4)
+    with pytest.raises(InputError, match="another images"):
+        predict(red_scorer(), str(tmp_path / "in" / "*.png"), output, THRESHOLD)
+    (output / "predict.json").write_text("{")
+    with pytest.raises(InputError, match=r"predict\.json: can't be read"):
+        predict(red_scorer(), str(tmp_path / "in"), output, THRESHOLD)
+    assert (output / "scores.csv").read_bytes() == before
+
+
+def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 3)
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / "scores.csv").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is writing it"):
+            predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+
+
+def test_normal_scores(tmp_path: Path) -> None:
+    paths = make_images(tmp_path / "in", 11)
+    found = normal_scores(red_scorer(), str(tmp_path / "in"))
+    assert [bool(score > THRESHOLD) for score in found] == [i % 3 == 0 for i in range(11)]
+    paths[4].write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"004\.png: not a readable image"):
+        normal_scores(red_scorer(), str(tmp_path / "in"))
+
+
+def test_a_score_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 10)
+    scorer = red_scorer()
+
+    def score_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, maps = scorer.score_batch(images)
+        return np.where(scores > THRESHOLD, np.nan, scores), maps
+
+    bad = dataclasses.replace(scorer, score_batch=score_batch)
+    counts, _ = predict(bad, str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    assert counts == {"normal": 6, "unreadable": 4}
+    assert all("non-finite" in row["error"] for row in rows_of(tmp_path / "out") if row["error"])

@@ -1,0 +1,21 @@
+"""Arrays on several devices."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from pfm_jax.system import devices
+
+
+def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = jax.devices()[:4]
+    monkeypatch.setattr(devices, "devices", lambda: some)
+    placed = devices.shard_batch(np.arange(8.0))
+    assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
+    inside = jax.jit(devices.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
+    assert len(inside["even"].sharding.device_set) == 4
+    assert not inside["even"].sharding.is_fully_replicated
+    assert devices.batch_size(8) == 8 and devices.batch_size(9) == 12
+    assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
