@@ -46,7 +46,7 @@ class NetworksConfig:
         pretrained: ImageNet weights, else random ones (the control of Table VII, case 9).
         seed: seed of random weights.
         neighbourhood: side, in positions, of the square that features are averaged over; odd, 1 for
-            none. Larger suits surfaces and costs parts whose defects are as small as a position.
+            none. Larger suits surfaces and harms parts whose defects are as small as a position.
     """
 
     source: str = "resnet34"
@@ -83,7 +83,7 @@ class TrainConfig:
         sampling: `"positions"` draws random positions of all images, `"images"` whole images, each
             once an epoch.
         positions: level -> positions a step, for `"positions"`.
-        candidates: candidates per position for hard mining: half of each step is the candidates
+        candidates: candidates per position for hard mining, pooled: half of each step is those
             with the largest residual; 0 draws all positions uniformly.
         batch_size: images a step, for `"images"`.
         steps: total steps, for `"positions"`.

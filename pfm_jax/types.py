@@ -50,7 +50,7 @@ class Batch:
     """Positions drawn for one training step.
 
     Attributes:
-        features: float32 rows `[P, C]` per level.
+        features: rows `[P, C]` per level, float16 as cached; hard-mining candidates come last.
         mask: float32 `[P]` per level; 1 for a real position, 0 for padding.
     """
 

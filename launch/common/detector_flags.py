@@ -12,8 +12,6 @@ from pfm_jax.runs.run import load_detector
 from pfm_jax.serving import batch
 from pfm_jax.types import InputError
 
-RATE = 0.05
-
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; requires --category.")
 CATEGORY = flags.DEFINE_string("category", None, "Category of the run.")
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
@@ -21,7 +19,8 @@ ARTIFACT = flags.DEFINE_string("artifact", None, "Exported or saved detector.")
 FALSE_POSITIVE_RATE = flags.DEFINE_float(
     "false_positive_rate",
     None,
-    f"False-positive rate of the threshold; default: the artefact's, else {RATE}.",
+    "False-positive rate of the threshold; default: the artefact's, else "
+    f"{calibration.DEFAULT_RATE}.",
 )
 NORMAL = flags.DEFINE_string(
     "normal", None, "Normal images that set the threshold instead of the held-out ones."
@@ -58,6 +57,8 @@ def threshold(scorer: Scorer) -> Threshold:
         return Threshold(THRESHOLD.value)
     if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:
         return scorer.threshold
-    rate = RATE if FALSE_POSITIVE_RATE.value is None else FALSE_POSITIVE_RATE.value
+    rate = (
+        calibration.DEFAULT_RATE if FALSE_POSITIVE_RATE.value is None else FALSE_POSITIVE_RATE.value
+    )
     scores = batch.normal_scores(scorer, NORMAL.value) if NORMAL.value else scorer.normal_scores
     return calibration.threshold(scores, rate)

@@ -19,7 +19,6 @@ from pfm_jax.inference.detector import Detector
 from pfm_jax.model import scoring
 from pfm_jax.types import Dataset, Metrics
 
-FALSE_POSITIVE_RATE = 0.05  # of the decision threshold
 SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
 
@@ -61,7 +60,7 @@ class Evaluation:
 def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = ()) -> Evaluation:
     """Evaluates a detector on the test images of a data set.
 
-    `combinations` of levels are measured besides each level and all of them.
+    `combinations` of levels are measured in addition to each level and all of them.
 
     Raises:
         InputError: an unreadable image or mask, or a non-finite score.
@@ -94,9 +93,9 @@ def decisions(
     normal_scores: np.ndarray, scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any] | None:
     """Applies the threshold of held-out images to test images; see `Evaluation.decisions`."""
-    if len(normal_scores) < calibration.images_needed(FALSE_POSITIVE_RATE):
+    if len(normal_scores) < calibration.images_needed(calibration.DEFAULT_RATE):
         return None
-    threshold = calibration.threshold(normal_scores, FALSE_POSITIVE_RATE)
+    threshold = calibration.threshold(normal_scores, calibration.DEFAULT_RATE)
     over = scores > threshold.value
     return {
         **dataclasses.asdict(threshold),

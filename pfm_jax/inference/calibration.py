@@ -16,6 +16,9 @@ from scipy import stats
 
 from pfm_jax.types import InputError
 
+DEFAULT_RATE = 0.05
+"""False-positive rate of thresholds, unless another is asked for."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Threshold:
@@ -61,10 +64,12 @@ def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshol
         raise InputError(f"false_positive_rate={false_positive_rate}: must be above 0 and below 1")
     n, needed = len(normal_scores), images_needed(false_positive_rate)
     if n < needed:
+        reachable = (
+            f", or ask for a rate of {math.ceil(1000 / (n + 1)) / 1000:g} or more" if n else ""
+        )
         raise InputError(
             f"false_positive_rate={false_positive_rate:g} needs {needed} normal images that were "
-            f"held out, there are {n}: give a folder of others, or ask for a rate of "
-            f"{math.ceil(1000 / (n + 1)) / 1000:g} or more"
+            f"held out, there are {n}: give a folder of others{reachable}"
         )
     above = math.floor((n + 1) * false_positive_rate + 1e-9)
     value = np.partition(normal_scores, n - above)[n - above]
@@ -74,10 +79,10 @@ def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshol
 
 
 def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
-    """Conformal p-values `[N]`: rate of normal scores at least as high, itself included.
+    """Conformal p-values `[N]`: fraction of held-out and new scores at least as high.
 
     A p-value is at most `false_positive_rate` exactly where the score exceeds the `threshold` of
-    that rate, if no held-out scores are tied. NaN without held-out images.
+    that rate. NaN without held-out images.
     """
     n = len(normal_scores)
     if not n:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,8 +81,10 @@ class Detector:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all arrays."""
-        return arrays.fingerprint(_arrays(self))
+        """sha256 (hex) of all arrays and of the recipe of scoring."""
+        config = self.config
+        recipe = repr((config.data, config.mapping, config.scoring)).encode()
+        return hashlib.sha256(recipe + arrays.fingerprint(_arrays(self)).encode()).hexdigest()
 
     def stream(self, examples: Sequence[Example], what: str | None = None) -> Iterator[ScoreMaps]:
         """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`."""
@@ -128,7 +131,9 @@ class Detector:
             maps += [map_at(m, s) for m, s in zip(small, sizes, strict=True)]
         return np.concatenate(scores), maps
 
-    def predict(self, images: Images, false_positive_rate: float = 0.05) -> Prediction:
+    def predict(
+        self, images: Images, false_positive_rate: float = calibration.DEFAULT_RATE
+    ) -> Prediction:
         """Scores images and decides which are anomalous.
 
         Raises InputError: too few held-out images for the rate, or an image that can't be read.

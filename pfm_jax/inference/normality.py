@@ -15,7 +15,7 @@ from pfm_jax.system import devices
 from pfm_jax.types import Example, InputError, Normality
 
 LEAST_IMAGES, MOST_IMAGES = 16, 256
-"""Training images required; used, evenly spread over all."""
+"""Fewest training images required; most images used, evenly spread."""
 
 SMOOTHING = 1 / 32
 """Smoothing of mean and deviation, as `ScoringConfig.smoothing` of maps."""
@@ -35,7 +35,7 @@ def check(config: Config, num_images: int, where: str = "") -> None:
 def with_normality(detector: Detector, train: Sequence[Example]) -> Detector:
     """Measures the normality of a detector, if its recipe asks for it.
 
-    Uses training images. Held-out images must have no part in what they are scored by, or their
+    Uses training images. Held-out images must not contribute to what standardises them, or their
     threshold would not hold for new images. Raises InputError: see `check`, or unreadable images.
     """
     if not detector.config.scoring.standardize:

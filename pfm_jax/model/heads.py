@@ -1,7 +1,8 @@
 """The heads: MNN and RMNN with their shared unit, the loss, and the residual of the mapping.
 
-A head is six 1x1 convolutions, that is, matrix products over rows of positions `[P, C]`. PFM is one
-direction, B-PFM both, MB-PFM both at three levels: the same code with another `MappingConfig`.
+Each direction of a `Head` is six 1x1 convolutions, that is, matrix products over rows of positions
+`[P, C]`. PFM is one direction, B-PFM both, MB-PFM both at three levels: the same code with another
+`MappingConfig`.
 """
 
 import dataclasses
@@ -82,7 +83,7 @@ def _init_head(key: Array, channels: Pair[int], c: int, directions: tuple[str, .
 def split(heads: Heads) -> tuple[Heads, Heads]:
     """Splits heads into what is learned and BatchNorm's running statistics.
 
-    Both have the shape of the heads, with None in place of the other's arrays; `merge` undoes it.
+    Both have the heads' structure, with None in place of the other's arrays; `merge` undoes it.
     """
     statistics = GetAttrKey("mean"), GetAttrKey("var")
     learned, running = (
@@ -117,8 +118,9 @@ def apply(
 ) -> tuple[dict[str, Float[Array, "*batch _"]], Head]:
     """Predicts each direction's target features (eq. 6, 11) from its unit vectors.
 
-    `mask` is that of `layers.apply_norm`, `dtype` that of the operands of products; parameters,
-    sums and results are float32. Returns the head with updated running statistics too.
+    With a `mask` (1 for a row that counts, 0 for padding) BatchNorm trains, without one it uses its
+    running statistics. `dtype` is that of the operands of products; parameters, sums and results
+    are float32. Returns the head with updated running statistics too.
     """
     encoders, decoders, predictions = {}, {}, {}
     for direction, x in inputs.items():
@@ -163,8 +165,7 @@ def loss(
 @jax.jit
 def fold(heads: Heads) -> FoldedHeads:
     """Folds trained heads for inference: BatchNorm into the layer before it, and the SMU into the
-    layer after it, with which it shares no activation. (Their product has as many entries as the
-    two, so that saves a pass over memory, no arithmetic.)
+    layer after it (no activation lies between; it saves a pass over memory, no arithmetic).
     """
     folded: FoldedHeads = {}
     for level, head in heads.items():

@@ -33,7 +33,7 @@ class Problem:
         return tuple(level for level, _ in self.positions)
 
     @property
-    def rows(self) -> dict[str, int]:
+    def row_counts(self) -> dict[str, int]:
         """Level -> rows of a data set's features."""
         return {level: self.num_tiles * count for level, count in self.positions}
 

@@ -20,7 +20,7 @@ from pfm_jax.system import devices
 from pfm_jax.types import Normality, ScoreMaps
 
 LEAST_MEAN = 1e-12
-"""Least mean of a map that it is divided by the root of."""
+"""Floor for a map's mean, whose root divides the map."""
 
 
 class ScoringSpec(NamedTuple):
@@ -93,7 +93,7 @@ def score(
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
 ) -> ScoreMaps:
-    """Scores images: networks, heads, residuals, upsampling and fusion. The whole of inference."""
+    """Scores images: networks, heads, residuals, upsampling and fusion."""
 
     def maps_of(images: Array) -> dict[str, Array]:
         features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)

@@ -43,7 +43,7 @@ def corners(tiles: Tiles) -> list[tuple[int, int]]:
 
 
 def cut(images: Shaped[np.ndarray, "B H W C"], tiles: Tiles) -> list[Shaped[np.ndarray, "B s s C"]]:
-    """Cuts images into tiles, all images' tile at one corner after the other."""
+    """Cuts images into tiles: for each corner, that tile of every image."""
     return [
         images[:, top : top + tiles.size, left : left + tiles.size] for top, left in corners(tiles)
     ]

@@ -44,9 +44,10 @@ def fit(
     """
     config = config or Config()
     validate(config)
-    train, held_out = datasets.hold_out(examples(images), config.data.held_out)
+    given = examples(images)  # once: a generator is consumed
+    train, held_out = datasets.hold_out(given, config.data.held_out)
     if normal is not None:
-        train, held_out = examples(images), examples(normal)
+        train, held_out = given, examples(normal)
     normality.check(config, len(train))
     networks, weights = load_networks(config.networks, weights_dir)
     problem = make_problem(config, len(train))

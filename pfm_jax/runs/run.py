@@ -31,7 +31,7 @@ class RunFolder:
     """A run and the folder that it is kept in.
 
     Attributes:
-        combinations: combinations of levels that are evaluated besides.
+        combinations: additional combinations of levels to evaluate.
         seconds: phase -> seconds so far; its values change.
         checkpoints: its checkpoints, while they are open.
     """
@@ -85,7 +85,7 @@ class RunFolder:
 
 
 def resolved(sources: Sources) -> Sources:
-    """Makes both paths absolute, `$PFM_JAX_WEIGHTS` looked up: good anywhere, at any time."""
+    """Makes both paths absolute; falls back on `$PFM_JAX_WEIGHTS`."""
     paths = sources.data_dir, sources.weights_dir or os.environ.get("PFM_JAX_WEIGHTS")
     return Sources(*(os.path.abspath(path) if path else None for path in paths))
 

@@ -31,7 +31,7 @@ from pfm_jax.types import InputError
 
 log = logging.getLogger(__name__)
 
-Features = Callable[[], FeatureCache]
+CachedFeatures = Callable[[], FeatureCache]
 """Gives the features of the runs' training images, where they are kept for further runs."""
 
 
@@ -70,8 +70,8 @@ def train_categories(
 def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
     """Partitions runs into those that train together, as many as fit in memory.
 
-    A run needs room for its state and twice more while it trains, a data set for its features. Data
-    sets that train together have as many images. On a CPU only the seeds of one category do:
+    A run needs memory for three copies of its state, a data set for its features. Data sets that
+    train together have the same number of images. On a CPU only the seeds of one category do:
     arithmetic is the limit there, and more features in memory gain nothing.
     """
     config, problem = runs[0].config, runs[0].problem
@@ -94,7 +94,7 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
 
 
 def train_together(
-    runs: Sequence[RunFolder], networks: Networks, features: Features | None = None
+    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None = None
 ) -> dict[Path, dict[str, Any]]:
     """Trains (or resumes, or skips what is done) and evaluates one part of a `partition`.
 
@@ -146,9 +146,9 @@ def _fit(
     runs: Sequence[RunFolder],
     states: list[TrainState],
     networks: Networks,
-    features: Features | None,
+    features: CachedFeatures | None,
 ) -> list[TrainState]:
-    """Features and training of runs at the same step; the features are freed when it returns."""
+    """Extracts features and trains runs at the same step; the features are freed on return."""
     problem = runs[0].problem
     categories = {run.provenance.category: run for run in runs}
     for name, run in categories.items():

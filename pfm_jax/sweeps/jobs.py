@@ -30,7 +30,7 @@ from pfm_jax.model.features import feature_channels
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs import record
 from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
-from pfm_jax.runs.train import Features, partition, train_together
+from pfm_jax.runs.train import CachedFeatures, partition, train_together
 from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced
 from pfm_jax.system import files
 from pfm_jax.training import cache
@@ -102,7 +102,7 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
         measure_speed(plan, case, networks, workdir)
 
 
-def _train(runs: list[RunFolder], networks: Networks, features: Features) -> None:
+def _train(runs: list[RunFolder], networks: Networks, features: CachedFeatures) -> None:
     try:
         train_together(runs, networks, features)
     except Exception as error:  # the other runs of the job continue

@@ -19,7 +19,7 @@ FORMAT = "pfm_jax detector 2"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """Host arrays of a pytree, keyed by path: `heads/layers/conv4_x/forward/0/1`."""
+    """Host arrays of a pytree, keyed by path: `heads/conv4_x/forward/0/kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """The features of one training set, or of several with as many images each.
+    """The features of one training set, or of several of the same size.
 
     Attributes:
         rows: float16 `[D * N * h * w, C]` per level and network, image after image, row-major: JAX
@@ -90,6 +90,14 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
+def _rows(count: int, *parts: Array) -> Array:
+    """Rows of `count` images, tile after tile of each, from the tiles' features `[B, h, w, C]`."""
+    if len(parts) == 1:
+        return parts[0][:count].reshape(-1, parts[0].shape[-1])
+    tiles_first = jnp.stack([part[:count] for part in parts], 1)
+    return tiles_first.reshape(-1, tiles_first.shape[-1])
+
+
 @jax.jit
 def _finite(features: Features) -> Features:
     """Whether all features of each image `[B]` are finite."""
@@ -97,13 +105,13 @@ def _finite(features: Features) -> Features:
     return devices.constrain_replicated(finite)
 
 
-def _check_finite(finite: Sequence[Features], examples: Sequence[Example], tiles: int) -> None:
+def _check_finite(finite: Sequence[Features], examples: Sequence[Example], num_tiles: int) -> None:
     """Checks every batch at the end, so that no batch waits for it. Raises InputError."""
     for index, batch in enumerate(finite):
         for level, pair in batch.items():
             for side, fine in pair._asdict().items():
                 if not np.asarray(fine).all():
-                    start = index // tiles * len(fine) + int(np.asarray(fine).argmin())
+                    start = index // num_tiles * len(fine) + int(np.asarray(fine).argmin())
                     path = examples[min(start, len(examples) - 1)].path
                     raise InputError(
                         f"{path}: the features of the {side} network at {level} are not finite"
@@ -134,8 +142,8 @@ def build_cache(
 ) -> FeatureCache:
     """Extracts the features of every tile of every image, once.
 
-    `examples` are the training images of one data set after the other, `place` that of the
-    `FeatureCache`, chosen by size if None.
+    `examples` are the training images of one data set after the other; `place` is chosen by size
+    if None.
     Raises InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = cache_shapes(networks, len(examples), cut, levels)
@@ -145,16 +153,15 @@ def build_cache(
     rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
     rows = devices.replicate(rows) if place == "device" else rows
     store = _store_on_device if place == "device" else _store_on_host
-    positions, done = {level: (cut.size // STRIDES[level]) ** 2 for level in levels}, 0
+    per_image = {k: pair.source.shape[0] // len(examples) for k, pair in shapes.items()}
     finite: list[Features] = []
-    batch_size = devices.batch_size(BATCH_SIZE)
+    done, batch_size = 0, devices.batch_size(BATCH_SIZE)
     for images, count in batches(examples, cut.image, batch_size, "features"):
-        for tile in tiles.cut(images, cut):
-            features = extract(networks, devices.shard_batch(tile), levels)
-            finite.append(_finite(features))
-            new = jax.tree.map(lambda f, n=count: f[:n].reshape(-1, f.shape[-1]), features)
-            rows = store(rows, new, {level: done * n for level, n in positions.items()})
-            done += count
+        parts = [extract(networks, devices.shard_batch(x), levels) for x in tiles.cut(images, cut)]
+        finite += map(_finite, parts)
+        new = jax.tree.map(functools.partial(_rows, count), *parts)
+        rows = store(rows, new, {level: done * n for level, n in per_image.items()})
+        done += count
     _check_finite(finite, examples, len(tiles.corners(cut)))
     rows = jax.block_until_ready(rows)
     devices.release_memory()

@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 
 def check_same_run(old: Provenance, new: Provenance, folder: Path) -> None:
-    """Checks that two runs give the same numbers. Raises InputError with every difference."""
+    """Checks that recipe, data and weights are the same. Raises InputError with all differences."""
     was, now = (
         {"config": dataclasses.asdict(one.config), "data": one.data, "weights": one.weights}
         for one in (old, new)
@@ -153,11 +153,11 @@ class Checkpoints:
         while (step := self._manager.latest_step()) is not None:
             try:
                 return read(step)
-            except InputError:
+            except (InputError, MemoryError):
                 raise
             except PermissionError as error:
                 raise InputError(f"{self.folder}: step {step}: {error.strerror}") from error
-            except Exception as error:  # Orbax raises no other for a torn array
+            except Exception as error:  # Orbax raises nothing narrower for a torn file
                 reason = " ".join(str(error).split())[:100]
                 aside = self.folder.parent / "damaged" / f"{step}_{time.time_ns()}"
                 log.warning("step %d is damaged (%s): moved to %s", step, reason, aside)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,8 @@ def unstack(group: TrainState) -> list[TrainState]:
 
 
 def _groups(states: Sequence[TrainState]) -> list[TrainState]:
-    """All runs as one group; on a CPU, where arithmetic is the limit and a batch of products slower
-    than the products, each as its own, so that every run is what it would be alone.
+    """All runs as one group; on a CPU a group for each run, since one batched product is slower
+    there than several products, and every run stays what it would be alone.
     """
     if jax.default_backend() == "cpu" or len(states) == 1:
         return [devices.replicate(stack([state])) for state in states]
@@ -111,12 +112,12 @@ def train(
     states: Sequence[TrainState],
     cache: FeatureCache,
     problem: Problem,
-    save: Save = lambda *_: None,
+    save: Save | None = None,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs, all at the same step, together to the last one.
 
-    `save` is called about every `checkpoint_every` steps and at the end. SIGTERM ends the process
-    with exit code 0, after all runs are saved as far as they are.
+    `save`, if given, is called about every `checkpoint_every` steps and at the end; SIGTERM then
+    ends the process with exit code 0, after all runs are saved as far as they are.
 
     Returns the states at the last step, and level -> loss of every step done `[G, steps]`. Raises
     InputError: a loss or a parameter that is not finite; such a state is not saved.
@@ -128,7 +129,7 @@ def train(
     del states
     curves = [_Curve() for _ in groups]
     with (
-        interrupts.deferred() as stopping,
+        interrupts.deferred() if save else nullcontext(lambda: False) as stopping,
         tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar,
     ):
         while done < total and not stopping():
@@ -171,14 +172,15 @@ class _Curve:
         return {k: np.concatenate([p[k] for p in some], 1) for k in (some[0] if some else {})}
 
 
-def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save) -> None:
+def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save | None) -> None:
     """Saves the groups that advanced since the last save."""
     first = 0
     for group, curve in zip(runs, curves, strict=True):
         if curve.saved < len(curve.parts):
             for state in group:
                 _check_finite(state)
-            save(first, group, curve.since(curve.saved))
+            if save:
+                save(first, group, curve.since(curve.saved))
             curve.saved = len(curve.parts)
         first += len(group)
 

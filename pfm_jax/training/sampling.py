@@ -19,11 +19,14 @@ from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Problem
 from pfm_jax.types import LEVELS, Batch, Features
 
-Rows = dict[str, Array]
-"""Level -> rows of the cached features, or their mask, `[P]`."""
+Indices = dict[str, Array]
+"""Level -> indices of rows of the cached features, `[P]`."""
+
+Masks = dict[str, Array]
+"""Level -> 1 for a real row, 0 for padding, `[P]`."""
 
 
-def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Rows, Rows]:
+def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Indices, Masks]:
     """Draws the rows `[P]` of each level that a step sees, and their masks `[P]`.
 
     Positions are drawn uniformly with replacement, independently of which other levels there are,
@@ -34,19 +37,19 @@ def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Row
     """
     draw_one = _draw_positions if problem.train.sampling == "positions" else _draw_images
     rows, masks = draw_one(key, step, problem)
-    return {k: r + dataset * problem.rows[k] for k, r in rows.items()}, masks
+    return {k: r + dataset * problem.row_counts[k] for k, r in rows.items()}, masks
 
 
-def _draw_positions(key: Array, step: Array, problem: Problem) -> tuple[Rows, Rows]:
+def _draw_positions(key: Array, step: Array, problem: Problem) -> tuple[Indices, Masks]:
     rows, masks, key = {}, {}, jax.random.fold_in(key, step)
-    for level, size in sorted(problem.rows.items()):
+    for level, size in sorted(problem.row_counts.items()):
         own, shape = jax.random.fold_in(key, LEVELS.index(level)), rows_drawn(level, problem)
         rows[level] = jax.random.randint(own, (shape,), 0, size)
         masks[level] = jnp.ones(shape)
     return rows, masks
 
 
-def _draw_images(key: Array, step: Array, problem: Problem) -> tuple[Rows, Rows]:
+def _draw_images(key: Array, step: Array, problem: Problem) -> tuple[Indices, Masks]:
     num_images, batch_size = problem.num_tiles, problem.train.batch_size
     batches = -(-num_images // batch_size)
     order = jax.random.permutation(jax.random.fold_in(key, step // batches), num_images)
@@ -60,14 +63,14 @@ def _draw_images(key: Array, step: Array, problem: Problem) -> tuple[Rows, Rows]
 
 
 def rows_drawn(level: str, problem: Problem) -> int:
-    """Rows of a level that a step draws: those of its batch, or half of those and candidates."""
+    """Rows of a level that a step draws: its batch, or half of the batch and all candidates."""
     if problem.train.sampling == "images":
         return problem.train.batch_size * dict(problem.positions)[level]
     wanted, candidates = problem.train.positions[level], problem.train.candidates
     return wanted - wanted // 2 + candidates * wanted if candidates else wanted
 
 
-def pick(features: Features, rows: Rows) -> Features:
+def pick(features: Features, rows: Indices) -> Features:
     """Picks rows of every level, of NumPy or JAX arrays."""
     return {k: jax.tree.map(lambda f, k=k: f[rows[k]], features[k]) for k in rows}
 
@@ -96,8 +99,8 @@ def keep_hardest(trained: Heads, drawn: Batch, problem: Problem) -> Batch:
 @functools.partial(jax.jit, static_argnames=("steps", "problem"))
 def _draw_many(
     keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
-) -> tuple[Rows, Rows]:
-    def one_run(key: Array, dataset: Array) -> tuple[Rows, Rows]:
+) -> tuple[Indices, Masks]:
+    def one_run(key: Array, dataset: Array) -> tuple[Indices, Masks]:
         one_step = functools.partial(draw, problem=problem)
         return jax.vmap(one_step, (None, 0, None))(key, first + jnp.arange(steps), dataset)
 

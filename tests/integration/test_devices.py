@@ -20,7 +20,8 @@ from pfm_jax.inference import detector
 from pfm_jax.model import features, heads, scoring
 from pfm_jax.model.problem import make_problem
 from pfm_jax.model.tiles import Tiles
-from pfm_jax.runs import fit, run
+from pfm_jax.runs import run
+from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop
 from tests.synthetic import LEVELS, make_sources, small_config
@@ -53,7 +54,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     state = train.init_state(config.seed, features.feature_channels(networks, LEVELS), problem)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
-    trained = fit.make_detector(networks, state.heads, config, dataset.train, [], {})
+    trained = make_detector(networks, state.heads, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
         "losses": losses,

@@ -101,12 +101,12 @@ def test_maps_at_the_images_size_are_bilinear(detector: Detector) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((60, 60, 3), np.uint8), r"one image\? give images\[None\]"),
+        (np.zeros((60, 60, 3), np.uint8), r"pass one image as images\[None\]"),
         (np.zeros((60, 60), np.uint8), r"must be \[N, H, W"),
         (np.zeros((2, 60, 60, 5), np.uint8), r"images\[0\] has shape \(60, 60, 5\)"),
         (np.zeros((2, 60, 60, 3), np.int64), r"images\[0\] is int64"),
         (np.full((2, 60, 60, 3), 2.0), r"images\[0\]: float64 values must be from 0 to 1"),
-        (np.full((2, 60, 60, 3), np.nan), r"images\[0\]: numbers"),
+        (np.full((2, 60, 60, 3), np.nan), r"images\[0\]: float64 values must be from 0 to 1"),
         ([texture(0), np.zeros((0, 4), np.uint8)], r"images\[1\] has shape \(0, 4\)"),
         (np.zeros((1, 60, 2, 3), np.uint8), r"images\[0\]: is 2x60 pixels"),
         ("nowhere", "images=nowhere: no image found"),
@@ -120,7 +120,7 @@ def test_maps_at_the_images_size_are_bilinear(detector: Detector) -> None:
         ([{"image": texture(0)}], r"images\[0\] of type dict: must be a folder"),
         ([texture(0), None], r"images\[1\] of type NoneType: must be a folder"),
         ([[texture(0)]], r"images\[0\] of type list: must be a folder"),
-        (jnp.zeros((60, 60, 3)), r"one image\? give images\[None\]"),
+        (jnp.zeros((60, 60, 3)), r"pass one image as images\[None\]"),
         ([texture(0), "nowhere/*.png"], r"images=nowhere/\*\.png: no image found"),
     ],
 )

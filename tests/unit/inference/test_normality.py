@@ -83,7 +83,9 @@ def test_a_detector_without_its_whole_normality_is_refused(
     array_file.write(path, arrays, about)
     assert load_detector(tmp_path, "grid").fingerprint == load_detector(run, "grid").fingerprint
     array_file.write(path, harm(arrays), about)
-    with pytest.raises(InputError, match=r"detector\.safetensors: not .* first at normality/"):
+    with pytest.raises(
+        InputError, match=r"detector\.safetensors: .*; first difference: normality/"
+    ):
         load_detector(tmp_path, "grid")
 
 

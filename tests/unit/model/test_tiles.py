@@ -56,7 +56,8 @@ def test_seams_are_blended() -> None:
     cut = Tiles(96, 64, 32)
     images = np.zeros((1, 96, 96, 1), np.float32)
     images[:, :, 64:] = 1  # only right-hand tiles have it in their last column
-    found = tiles.blended(lambda t: {"m": jnp.ones(t.shape[:3]) * t[:, :1, -1:, 0]}, images, cut)
+    given = jnp.asarray(images)
+    found = tiles.blended(lambda t: {"m": jnp.ones(t.shape[:3]) * t[:, :1, -1:, 0]}, given, cut)
     row = np.asarray(found["m"])[0, 0]
     assert row[0] == 0 and row[-1] == 1
     assert np.abs(np.diff(row)).max() < 0.05
@@ -76,6 +77,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     return load_networks(small_config().networks, sources.weights_dir)[0]
 
 
+@pytest.mark.slow
 def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     config = small_config()
     channels = feature_channels(networks, LEVELS)

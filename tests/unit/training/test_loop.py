@@ -23,6 +23,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return make_sources(tmp_path_factory.mktemp("resume"))
 
 
+@pytest.mark.slow
 def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
     config = small_config()
     networks, _ = load_networks(config.networks, sources.weights_dir)

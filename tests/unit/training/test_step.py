@@ -1,62 +1,29 @@
-"""What steps see, that every cache gives the same, and that a resumed run is an undisturbed one."""
+"""What steps see, and what caches hold."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import training as train
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.model import features
 from pfm_jax.model import heads as mapping
-from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.problem import make_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import devices as sharding
 from pfm_jax.training import cache as cache_module
-from pfm_jax.training import loop, sampling
-from pfm_jax.training.cache import FeatureCache
-from pfm_jax.training.checkpoint import Checkpoints, Provenance
-from pfm_jax.types import Batch, Dataset, Pair
+from pfm_jax.training import sampling
+from pfm_jax.types import Batch, Dataset
+from tests.small_training import SIZE, fresh, make_cache, problem_of
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
-
-CHANNELS = {"conv2_x": Pair(6, 6), "conv3_x": Pair(8, 8), "conv4_x": Pair(10, 10)}
-SIZE = 32
-ROWS = {"conv2_x": 64, "conv3_x": 16, "conv4_x": 4}  # of an image of that size
-
-
-def make_cache(num_images: int = 5, place: str = "device") -> FeatureCache:
-    rng = np.random.default_rng(0)
-
-    def rows(level: str, channels: int) -> np.ndarray:
-        values = rng.random((num_images * ROWS[level], channels))
-        return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float16)
-
-    pairs = {k: Pair(*(rows(k, channels) for channels in CHANNELS[k])) for k in LEVELS}
-    if place == "device":
-        pairs = jax.tree.map(jnp.asarray, pairs)
-    return FeatureCache(pairs, place)
-
-
-def problem_of(config: Config, num_images: int = 5) -> Problem:
-    return make_problem(replaced(config, {"data.image_size": SIZE}), num_images)
-
-
-def fresh(problem: Problem, *seeds: int) -> list[train.TrainState]:
-    return [train.init_state(seed, CHANNELS, problem) for seed in seeds or (0,)]
-
-
-def leaves(state: train.TrainState) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.heads, state.opt_state))]
 
 
 def test_a_problem_knows_the_rows_of_its_features() -> None:
@@ -68,7 +35,7 @@ def test_a_problem_knows_the_rows_of_its_features() -> None:
         small_config(),
         {"data.image_size": 2 * SIZE, "data.tile_size": SIZE, "data.tile_overlap": 0},
     )
-    assert make_problem(tiled, 5).rows == {level: 4 * rows for level, rows in problem.rows.items()}
+    assert make_problem(tiled, 5).row_counts == {k: 4 * n for k, n in problem.row_counts.items()}
 
 
 def test_positions_are_drawn_uniformly_and_anew() -> None:
@@ -86,6 +53,7 @@ def test_positions_are_drawn_uniformly_and_anew() -> None:
     assert (anew["conv2_x"] != rows["conv2_x"]).any()
 
 
+@pytest.mark.slow
 def test_half_of_a_batch_is_the_worst_mapped_of_its_candidates() -> None:
     level, config = "conv4_x", small_config(positions=dict.fromkeys(LEVELS, 7), candidates=3)
     cache, problem = make_cache(num_images=20), problem_of(config, 20)
@@ -124,101 +92,6 @@ def test_steps_of_both_schedules() -> None:
     images = Config(train=TrainConfig(sampling="images", batch_size=8, epochs=200))
     assert make_problem(images, 209).total_steps == 27 * 200
     assert make_problem(Config(train=TrainConfig(steps=7)), 209).total_steps == 7
-
-
-@pytest.mark.parametrize("sampling_", ["positions", "images"])
-def test_training_fits_and_every_place_gives_the_same(
-    sampling_: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "GATHER_BYTES", 40_000)  # a few steps at a time
-    config = small_config(sampling=sampling_, batch_size=2, epochs=10, precision="float32")
-    problem, results = problem_of(config), {}
-    for place in ("device", "host"):
-        (state,), losses = loop.train(fresh(problem), make_cache(place=place), problem)
-        results[place] = losses
-        assert int(state.step) == 30 == losses["conv2_x"].shape[1]
-        for level in LEVELS:
-            assert losses[level][:, -5:].mean() < 0.7 * losses[level][:, :2].mean()
-    for level in LEVELS:
-        np.testing.assert_allclose(results["device"][level], results["host"][level], rtol=1e-3)
-
-
-def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
-    cache = make_cache()
-    before = loop.steps_on_device._cache_size()
-    found = []
-    for seed in (0, 1, 0):
-        problem = problem_of(dataclasses.replace(small_config(), seed=seed))
-        found.append(leaves(loop.train(fresh(problem, seed), cache, problem)[0][0]))
-    assert loop.steps_on_device._cache_size() - before <= 1
-    assert all((a == b).all() for a, b in zip(found[0], found[2], strict=True))
-    assert any((a != b).any() for a, b in zip(found[0], found[1], strict=True))
-
-
-@pytest.mark.parametrize("place", ["device", "host"])
-@pytest.mark.parametrize("devices", [1, 3, 8])
-def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seeds on two data sets as one batch, on several devices: what each would do alone.
-
-    (Without candidates: a batched product rounds otherwise, and the next worst may be the worst.)
-    """
-    config = small_config(precision="float32", steps=10, candidates=0)
-    cache, problem, alone = make_cache(10, place), problem_of(config, 5), []
-    for seed, dataset in ((0, 0), (1, 1), (2, 1)):
-        rows = jax.tree.map(lambda r, d=dataset: np.split(np.asarray(r), 2)[d], cache.rows)
-        alone.append(loop.train(fresh(problem, seed), FeatureCache(rows, "host"), problem)[1])
-    states = [
-        dataclasses.replace(state, dataset=jnp.int32(dataset))
-        for state, dataset in zip(fresh(problem, 0, 1, 2), (0, 1, 1), strict=True)
-    ]
-    some = jax.devices()[:devices]
-    with monkeypatch.context() as patch:
-        patch.setattr(jax, "default_backend", lambda: "accelerator")
-        patch.setattr(jax, "devices", lambda: some)
-        loop.steps_on_device.clear_cache()
-        loop.steps_on_batches.clear_cache()
-        _, together = loop.train(states, cache, problem)
-    for index, own in enumerate(alone):
-        for level in LEVELS:
-            np.testing.assert_allclose(together[level][index], own[level][0], rtol=1e-4)
-
-
-def test_levels_are_independent_problems() -> None:
-    cache, config = make_cache(), small_config()
-    rates, learned = {**config.train.learning_rate, "conv4_x": 1e-4}, []
-    for one in (config, replaced(config, {"train.learning_rate": rates})):
-        (state,), _ = loop.train(fresh(problem_of(one)), cache, problem_of(one))
-        learned.append(mapping.split(state.heads)[0])
-    for level, same in (("conv2_x", True), ("conv3_x", True), ("conv4_x", False)):
-        pairs = zip(*(jax.tree.leaves(heads[level]) for heads in learned), strict=True)
-        assert all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs) == same
-
-
-def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
-    cache, config = make_cache(), small_config()
-    problem = problem_of(config)
-    provenance = Provenance(config, "grid", "f00d", {"resnet18": "beef"}, 5, None, None, {}, "cpu")
-    seen: dict[int, list[np.ndarray]] = {}
-    with Checkpoints(tmp_path / "run") as checkpoints:
-
-        def save(_: int, states: list[train.TrainState], losses: dict[str, np.ndarray]) -> None:
-            (state,) = states
-            checkpoints.save(state, provenance)
-            seen[int(state.step)] = [leaf.copy() for leaf in leaves(state)]
-
-        loop.train(fresh(problem), cache, problem, save)
-    assert list(seen) == [10, 20, 30]
-    shutil.rmtree(tmp_path / "run" / "30")  # as if killed after step 20, whose buffers were donated
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        assert checkpoints.provenance() == provenance
-        state = checkpoints.restore(fresh(problem)[0])
-        assert int(state.step) == 20
-        for one, other in zip(seen[20], leaves(state), strict=True):
-            np.testing.assert_array_equal(one, other)
-        (resumed,), losses = loop.train([state], cache, problem)
-    assert losses["conv2_x"].shape == (1, 10)
-    for one, other in zip(seen[30], leaves(resumed), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture(scope="module")
