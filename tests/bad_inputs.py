@@ -1,4 +1,4 @@
-"""What is wrong with it, and how: each case makes something bad in a folder and uses it.
+"""Bad inputs: each case makes one in a folder and uses it.
 
 python -m tests.bad_inputs      what each is told, as the tables of docs/robustness.md
 """
@@ -367,7 +367,7 @@ CASES: dict[str, Case] = {
 
 
 def told(case: Case) -> str:
-    """What a case is told, with its own folder written as `...`. Raises AssertionError if nothing,
+    """The error of a case, with its own folder written as `...`. Raises AssertionError if nothing,
     or if something was executed.
     """
     before = Path.cwd()
@@ -398,7 +398,7 @@ HEADINGS = {
 
 
 def tables() -> str:
-    """Of all cases, as Markdown, under their headings."""
+    """The table of all cases, as Markdown, under their headings."""
     lines = []
     for heading, kinds in HEADINGS.items():
         lines += [f"### {heading}", "", "| what is wrong | what is said |", "|---|---|"]

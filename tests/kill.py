@@ -28,7 +28,7 @@ COMPARED = ("scores.csv", "normal_scores.csv", "heatmaps.png")
 
 
 def command(place: Path, workdir: Path, sweep: bool) -> list[str]:
-    """Of a run, or a sweep, on the images in `place`."""
+    """Command line of a run, or a sweep, on the images in `place`."""
     recipe = ["--config=tests/small_sweep.py", "--cases=deep,whole", "--seeds=0,1"]
     if not sweep:
         recipe = ["--config=tests/small_run.py"]

@@ -1,6 +1,7 @@
 """Frozen backbones: Flax modules that return named stages, and their checkpoint key names.
 
-A new family is one file beside `resnet.py` (module, `build`, `torch_names`) and a branch in `get`.
+A new family is one file beside `resnet.py` and a branch in `get`; docs/backbones-and-weights.md has
+all steps.
 """
 
 from __future__ import annotations

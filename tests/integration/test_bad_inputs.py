@@ -46,7 +46,7 @@ def test_enough_kinds() -> None:
 
 @pytest.mark.parametrize("kind", ["cmyk", "16_bit", "grey", "name", "suffix"])
 def test_odd_but_fine(kind: str, tmp_path: Path) -> None:
-    """What looks odd and is a good image is one."""
+    """Odd-looking good images are accepted."""
     root = make_category(tmp_path / "data" / "grid")
     path = root / "train" / "good" / "003.png"
     if kind == "cmyk":

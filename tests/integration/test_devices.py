@@ -67,7 +67,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
 
 
 def greatest_difference(ours: object, theirs: object) -> float:
-    """Of any two numbers, as a part of the greatest of all."""
+    """Greatest difference of any two numbers, relative to the greatest of all."""
     pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
     scale = max(float(np.abs(b).max()) for _, b in pairs)
     return max(float(np.abs(a - b).max()) for a, b in pairs) / scale

@@ -381,7 +381,7 @@ def test_a_pil_image_is_turned_as_its_file_is(tmp_path: Path) -> None:
 
 
 def test_a_pil_image_loses_nothing_that_its_file_has(tmp_path: Path) -> None:
-    """What Pillow would write again with the compression that it was read with."""
+    """A lossy TIFF, which Pillow would compress again."""
     Image.fromarray(texture(0)).save(tmp_path / "a.tiff", compression="jpeg", quality=50)
     (by_path,) = decoded(tmp_path / "a.tiff")
     with Image.open(tmp_path / "a.tiff") as image:

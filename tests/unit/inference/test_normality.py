@@ -1,4 +1,4 @@
-"""Where maps are standardised: the least deviation, and the file that holds it."""
+"""Normality: the least deviation, and the file that holds it."""
 
 from __future__ import annotations
 

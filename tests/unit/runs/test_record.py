@@ -1,4 +1,4 @@
-"""What a run writes about itself."""
+"""Records that a run writes about itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs are trained together."""
+"""Partition of runs into those that train together."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_cases_that_differ_in_levels_are_one_run() -> None:
 
 
 def test_standardised_cases_are_trained_each() -> None:
-    """What they are standardised by is the map of all their levels."""
+    """Standardised maps are maps of all their levels."""
     base = replaced(small_config(), {"scoring.standardize": True})
     sweep = dataclasses.replace(small_sweep(), base=base)
     assert make_plan(sweep, ("grid",), (0,), ["deep", "whole"]).configs.keys() == {"deep", "whole"}

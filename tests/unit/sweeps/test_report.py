@@ -1,4 +1,4 @@
-"""What a report is made of: spreads, published tables, a folder with a sweep in it."""
+"""Parts of a report: spreads, published tables, a folder with a sweep in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop refuses to save."""
+"""States that the loop refuses to save."""
 
 from __future__ import annotations
 

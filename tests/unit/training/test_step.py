@@ -1,4 +1,4 @@
-"""What steps see, and what caches hold."""
+"""Positions that steps see, and rows that caches hold."""
 
 from __future__ import annotations
 
