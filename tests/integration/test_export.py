@@ -54,7 +54,7 @@ TRAINING = (
         "pfm_jax.model.features",
         "pfm_jax.runs.run",
         "pfm_jax.inference.detector",
-        "pfm_jax.datasets",
+        *(f"pfm_jax.datasets.{name}" for name in ("folder", "inputs", "mvtec_ad", "archive")),
         "torch",
     ),
     *(

@@ -29,7 +29,7 @@ from tests.synthetic import LEVELS, make_category, make_weights, small_config
 def test_a_problem_knows_the_rows_of_its_features() -> None:
     problem, cache = problem_of(small_config()), make_cache(num_images=5)
     assert problem.levels == LEVELS
-    assert problem.rows == {level: len(pair.source) for level, pair in cache.rows.items()}
+    assert problem.row_counts == {level: len(pair.source) for level, pair in cache.rows.items()}
     assert hash(problem) == hash(problem_of(small_config()))
     tiled = replaced(
         small_config(),
