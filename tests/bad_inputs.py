@@ -26,6 +26,7 @@ from pfm_jax import datasets
 from pfm_jax.backbones import locate, torch_checkpoint
 from pfm_jax.backbones import weights as pretrained
 from pfm_jax.config import Sources
+from pfm_jax.datasets import images
 from pfm_jax.inference.detector import Detector
 from pfm_jax.recipes import validate
 from pfm_jax.runs.run import evaluate_run
@@ -65,6 +66,18 @@ def image(content: bytes, name: str = "train/good/003.png") -> Case:
         root = make_category(place / "data" / "grid")
         (root / name).write_bytes(content)
         return datasets.load("mvtec_ad", place / "data", "grid")
+
+    return case
+
+
+def decoded(content: bytes, name: str) -> Case:
+    """A training image is added whose header is fine; all images are decoded."""
+
+    def case(place: Path) -> object:
+        root = make_category(place / "data" / "grid")
+        (root / name).write_bytes(content)
+        found = datasets.load("mvtec_ad", place / "data", "grid")
+        return [images.decode_image(example, 64) for example in found.train]
 
     return case
 
@@ -278,6 +291,8 @@ CASES: dict[str, Case] = {
     "image: zero bytes": image(b""),
     "image: text": image(TEXT),
     "image: truncated in the header": image(PNG[:20]),
+    "image: PNG truncated after the header": image(PNG[: len(PNG) // 2]),
+    "image: JPEG truncated after the header": decoded(encoded("jpeg")[:-500], "train/good/a.jpg"),
     "image: decompression bomb": image(bomb(60_000, 60_000)),
     "image: no pixels": image(bomb(0, 0)),
     "image: 1 pixel high": image(encoded("png", size=(64, 1))),

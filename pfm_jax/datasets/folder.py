@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,8 +104,8 @@ def check(
     for label, kind in enumerate(("good", "anomalous")):
         if not any(entry.label == label for entry in test):
             raise InputError(f"{root}: no {kind} test images; metrics are undefined")
-    for entry in (*train, *test):
-        _check_header(entry)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_check_header, (*train, *test)))  # raises the first fault, in this order
     masks = [entry.mask for entry in test if entry.mask]
     if twice := next((mask for mask in masks if masks.count(mask) > 1), None):
         raise InputError(f"{twice}: mask shared by two images whose names differ only in suffix")
@@ -119,7 +120,10 @@ def check(
 
 
 def _check_header(entry: Entry) -> None:
-    """Finds header faults before training rather than after it; reads no pixels."""
+    """Finds faults before training rather than after it: in headers, and in pixels of PNG files.
+
+    The EXIF data of a PNG may follow its pixels, so Pillow decodes those to find it.
+    """
     headers = [images.header(path) for path in entry[:2] if path]
     if entry.mask and any(turned for _, turned in headers):
         raise InputError(f"{entry.image}: EXIF says it is rotated; rotate its pixels instead")
@@ -138,14 +142,23 @@ def _mask_of(root: Path, defect: str, image: Path) -> Path | None:
 
 def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> str:
     """sha256 (hex) of split, label, relative path and content of every image and mask."""
+    files = [
+        (f"{split}\0{entry.label}\0{shown(path.relative_to(root))}\0", path)
+        for split, entries in (("train", train), ("test", test))
+        for entry in entries
+        for path in entry[:2]
+        if path
+    ]
     digest = hashlib.sha256()
-    for split, entries in (("train", train), ("test", test)):
-        for entry in entries:
-            for path in filter(None, (entry.image, entry.mask)):
-                name = shown(path.relative_to(root))
-                digest.update(f"{split}\0{entry.label}\0{name}\0".encode())
-                digest.update(hashlib.sha256(read(path)).digest())
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(_sha256, (path for _, path in files))
+        for (name, _), content in zip(files, contents, strict=True):
+            digest.update(name.encode() + content)
     return digest.hexdigest()
+
+
+def _sha256(path: Path) -> bytes:
+    return hashlib.sha256(read(path)).digest()
 
 
 def dataset(

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import secrets
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -44,10 +45,10 @@ def write(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """File beside `path`, which it replaces at the end of the block unless that fails."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique on all machines
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
         os.replace(part, path)
     finally:

@@ -15,7 +15,7 @@ from tests.synthetic import make_category, make_weights
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = (
     *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
-    *("predict", "export", "serve", "proxy"),
+    *("predict", "export", "serve", "proxy", "cache"),
 )
 RECIPE = "--config=configs/mb_pfm_r18_r50.py"
 
@@ -161,6 +161,20 @@ def test_train_predict_export_and_predict_again(tmp_path: Path) -> None:
         assert float(row["score"]) == pytest.approx(float(tables[1][path]["score"]), abs=1e-5)
         assert row["is_anomalous"] == str("hole" in path)
         assert (tmp_path / "a" / "maps" / path.split("test/")[1]).with_suffix(".tiff").is_file()
+
+
+def test_the_cache_is_shown_and_emptied(cache: Path) -> None:
+    (cache / "unpacked").mkdir(parents=True)
+    (cache / "unpacked" / "a").write_bytes(bytes(3_000_000))
+    done = launch("cache")
+    assert done.returncode == 0, done.stderr
+    place, *table = done.stdout.splitlines()
+    assert place == str(cache)
+    assert [row.split() for row in table] == [["unpacked", "3.0", "MB"], ["total", "3.0", "MB"]]
+    done = launch("cache", "--clear")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "freed 3.0 MB"
+    assert not list(cache.iterdir())
 
 
 def test_missing_weights_are_one_line(tmp_path: Path) -> None:

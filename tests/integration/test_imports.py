@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
     ("module", "absent"),
     [
         ("pfm_jax", {"flax", "orbax", "optax", "tensorflow_datasets", "matplotlib"}),
+        ("pfm_jax.datasets.mvtec_ad", {"tensorflow_datasets", "flax", "orbax", "matplotlib"}),
         ("pfm_jax.serving.batch", {"tensorflow_datasets", "matplotlib", "orbax"}),
     ],
 )

@@ -13,10 +13,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from pfm_jax import datasets
-from pfm_jax.datasets import btad, elpv, images, inputs, mvtec_ad
+from pfm_jax.datasets import btad, elpv, images, inputs, tfds_builder
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
@@ -56,6 +57,29 @@ def test_fingerprint_follows_content_alone(root: Path, tmp_path: Path) -> None:
     changed = datasets.load("mvtec_ad", moved, "grid")
     assert changed.fingerprint != before
     assert changed.train[0].image == png(texture(77))
+
+
+def test_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Runs keep theirs: sha256 over split, label, path and sha256 of each file, in order."""
+    root = make_category(tmp_path / "data" / "grid")
+    digest = hashlib.sha256()
+    found = datasets.load("mvtec_ad", root.parent, "grid")
+    for split, examples in (("train", found.train), ("test", found.test)):
+        for example in examples:
+            paths = [example.path]
+            if example.label:
+                paths.append(f"ground_truth/hole/{Path(example.path).stem}_mask.png")
+            for path in paths:
+                digest.update(f"{split}\0{example.label}\0{path}\0".encode())
+                digest.update(hashlib.sha256((root / path).read_bytes()).digest())
+    assert found.fingerprint == digest.hexdigest()
+
+
+def test_the_first_of_several_faults_is_named(root: Path) -> None:
+    for name in ("train/good/004.png", "test/good/000.png", "train/good/002.png"):
+        (root / "grid" / name).write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"train/good/002\.png: not a readable image"):
+        datasets.load("mvtec_ad", root, "grid")
 
 
 def test_archive_as_downloaded(root: Path, tmp_path: Path, cache: Path) -> None:
@@ -100,14 +124,21 @@ def test_builder_gives_decoded_arrays_to_any_user_of_tfds(
     for index, path in enumerate(sorted((root / "grid").glob("*/*/[0-9]??.png"))):
         if channels == 1 or index % 2:
             path.write_bytes(png(texture(index)[..., 0]))
-    builder = mvtec_ad.MvtecAd(root=root / "grid", data_dir=cache, file_format="array_record")
+    builder = tfds_builder.MvtecAd(root=root / "grid", data_dir=cache, file_format="array_record")
     builder.download_and_prepare()
-    source = builder.as_data_source()
-    assert source["train"][0]["image"].shape == (64, 64, channels)
-    first = datasets.load("mvtec_ad", root, "grid").train[0]
-    decoded = np.asarray(images.open_rgb(first.image, "first"))
-    original = images.open_rgb((good / "000.png").read_bytes(), "original")
-    np.testing.assert_array_equal(decoded, np.asarray(original))
+    first = builder.as_data_source()["train"][0]
+    assert first["image"].shape == (64, 64, channels)
+    original = np.asarray(images.open_rgb((good / "000.png").read_bytes(), "original"))
+    np.testing.assert_array_equal(np.broadcast_to(first["image"], original.shape), original)
+
+
+def test_the_builder_is_found_by_its_name(root: Path, cache: Path) -> None:
+    arguments = {"root": root / "grid", "file_format": "array_record"}
+    found = tfds.data_source("mvtec_ad", data_dir=cache, builder_kwargs=arguments)
+    ours = datasets.load("mvtec_ad", root, "grid")
+    for split, examples in (("train", ours.train), ("test", ours.test)):
+        assert [record["path"].decode() for record in found[split]] == [e.path for e in examples]
+        assert [record["label"] for record in found[split]] == [e.label for e in examples]
 
 
 def test_masks_are_optional_in_a_plain_folder_only(root: Path) -> None:
@@ -319,7 +350,10 @@ def test_every_data_set_is_a_module_with_the_same_functions(name: str) -> None:
 def test_the_cache_is_where_the_environment_says(root: Path, cache: Path) -> None:
     assert files.cache_dir() == cache
     datasets.load("mvtec_ad", str(root), "grid")
-    assert [path.name for path in cache.iterdir()] == ["tfds"]
+    assert not cache.exists()
+    archive = shutil.make_archive(str(root), "zip", root)
+    datasets.load("mvtec_ad", archive, "grid")
+    assert [path.name for path in cache.iterdir()] == ["unpacked"]
 
 
 def decoded(given: object) -> list[np.ndarray]:

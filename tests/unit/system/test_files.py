@@ -1,0 +1,26 @@
+"""Downloads at once, in threads of one process."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+from pfm_jax.system import files
+
+
+def test_threads_download_one_file_at_once(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    (tmp_path / "source").write_bytes(content)
+    target, start = tmp_path / "cache" / "downloads" / "a.zip", Barrier(8)
+
+    def download(_: int) -> bytes:
+        start.wait()
+        url = (tmp_path / "source").as_uri()
+        files.download(url, hashlib.sha256(content).hexdigest(), target)
+        return target.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(download, range(8))) == {content}
+    assert list(target.parent.iterdir()) == [target]
