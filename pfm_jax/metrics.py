@@ -9,6 +9,7 @@ dominates the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import sklearn.metrics
@@ -21,18 +22,46 @@ PAPER_METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
 HIT_WEIGHTS, ALARM_WEIGHTS = np.array([0.0, 1.0]), np.array([1.0, 0.0])
 """Weights of labels 0 and 1 in the counts of hits and of false alarms."""
 CHUNK_SIZE = 2**17  # entries summed at once
+NEIGHBOURS = np.pad(np.ones((1, 3, 3)), ((1, 1), (0, 0), (0, 0)))  # of a pixel, within its mask
+
+
+class Regions(NamedTuple):
+    """8-connected regions of ground-truth masks `[N, H, W]`, R in all; see `label`.
+
+    Attributes:
+        numbers: region of each pixel `[N, H, W]`, from 1 up through all masks; 0 outside.
+        sizes: pixels of each region `[R + 1]`; those outside come first.
+    """
+
+    numbers: np.ndarray
+    sizes: np.ndarray
+
+
+Masks = np.ndarray | Regions
+"""Masks `[N, H, W]`, or their regions, to label them once for several maps."""
+
+
+def label(masks: Masks) -> Regions:
+    """Labels the regions of masks `[N, H, W]`; returns regions as they are."""
+    if isinstance(masks, Regions):
+        return masks
+    numbers, _ = ndimage.label(masks, NEIGHBOURS)
+    sizes = np.bincount(numbers[numbers > 0], minlength=1)
+    sizes[0] = numbers.size - sizes.sum()
+    return Regions(numbers, sizes)
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """Integers in the order of checked scores, int32 for float32; see `checked`."""
+    if scores.dtype != np.float32:
+        return scores
+    bits = (scores + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _keys(scores: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """Sort keys, int64 `[N]`: scores `[N]` in the upper half, kinds `[N]` in the lower.
-
-    Scores are float32, or the integer ranks that `_checked` substitutes for other types.
-    """
-    ordered = scores
-    if scores.dtype == np.float32:
-        bits = (scores + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0
-        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the scores
-    keys = ordered.astype(np.int64)
+    """Sort keys, int64 `[N]`: ranks of scores `[N]` in the upper half, kinds `[N]` in the lower."""
+    keys = ranks(scores).astype(np.int64)
     keys <<= 32
     keys |= kinds
     return keys
@@ -60,7 +89,7 @@ def _curves(keys: np.ndarray, *weights: np.ndarray) -> Iterator[list[np.ndarray]
         yield found
 
 
-def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Validated float32 scores (ranks for other dtypes) and bool labels. Raises ValueError."""
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     if scores.shape != labels.shape:
@@ -79,7 +108,7 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Raises ValueError: mismatched shapes, non-finite scores or labels of one class.
     """
-    scores, labels = _checked(scores, labels)
+    scores, labels = checked(scores, labels)
     keys = np.empty(scores.shape, np.int64)
     for own, *entries in zip(*map(np.atleast_2d, (keys, scores, labels)), strict=True):
         own[:] = _keys(*entries)
@@ -90,7 +119,7 @@ def image_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def image_ap(scores: np.ndarray, labels: np.ndarray) -> float:
     """Average precision of image scores `[N]` (`sklearn.metrics.average_precision_score`)."""
-    _checked(scores, labels)
+    checked(scores, labels)
     return float(sklearn.metrics.average_precision_score(labels, scores))
 
 
@@ -99,7 +128,7 @@ def pixel_auroc(score_maps: np.ndarray, masks: np.ndarray) -> float:
     return image_auroc(score_maps, masks)
 
 
-def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> float:
+def pro_auc(score_maps: np.ndarray, masks: Masks, max_fpr: float = 0.3) -> float:
     """Area under the per-region overlap of `[N, H, W]` up to a false-positive rate, divided by it.
 
     Mean fraction of each 8-connected ground-truth region at or above a threshold, against the
@@ -112,26 +141,23 @@ def pro_auc(score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3) -> 
 
 
 def pixel_metrics(
-    score_maps: np.ndarray, masks: np.ndarray, max_fpr: float = 0.3
+    score_maps: np.ndarray, masks: Masks, max_fpr: float = 0.3
 ) -> tuple[float, float]:
     """`pixel_auroc` and `pro_auc` from one sort."""
-    score_maps, masks = _checked(score_maps, masks)
-    keys, parts = np.empty(masks.shape, np.int64), [np.zeros(1)]
-    for own, score_map, mask in zip(keys, score_maps, masks, strict=True):
-        numbers, of_regions = regions(mask)
-        numbers[mask] += sum(map(len, parts)) - 1
-        own[:] = _keys(score_map, numbers)
-        parts.append(of_regions)
-    overlap = np.concatenate(parts)
+    numbers, sizes = label(masks)
+    score_maps, _ = checked(score_maps, numbers)
+    keys = np.empty(numbers.shape, np.int64)
+    for own, *entries in zip(keys, score_maps, numbers, strict=True):
+        own[:] = _keys(*entries)
+    overlap = np.append(0.0, 1 / sizes[1:])
     is_region = (overlap > 0).astype(np.float64)
-    normal = float(masks.size - np.count_nonzero(masks))
+    normal, anomalous = float(sizes[0]), int(sizes[1:].sum())
     auroc = pro = 0.0
     limit = max_fpr * normal
     for hits, overlaps, alarms in _curves(keys.reshape(-1), is_region, overlap, 1 - is_region):
         auroc += float(np.trapezoid(hits, alarms))
         pro += area_up_to(limit, overlaps, alarms)
-    count = len(overlap) - 1
-    return float(auroc / np.count_nonzero(masks) / normal), float(pro / count / limit)
+    return float(auroc / anomalous / normal), float(pro / (len(sizes) - 1) / limit)
 
 
 def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
@@ -141,13 +167,3 @@ def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:
     inside = int(np.searchsorted(x, limit, side="right"))
     x, y = np.append(x[:inside], min(limit, x[-1])), np.append(y[:inside], np.interp(limit, x, y))
     return float(np.trapezoid(y, x))
-
-
-def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """8-connected regions of a mask `[H, W]`, bool.
-
-    Returns the region number of each pixel `[H, W]`, from 1, with 0 outside; and, per region, the
-    fraction of it that one pixel covers.
-    """
-    numbers, _ = ndimage.label(mask, np.ones((3, 3)))
-    return numbers, 1 / np.bincount(numbers.ravel())[1:]

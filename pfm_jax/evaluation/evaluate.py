@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from pfm_jax import metrics
 from pfm_jax.datasets import images as image_files
-from pfm_jax.evaluation import bootstrap, gallery
+from pfm_jax.evaluation import bootstrap, device_metrics, gallery
 from pfm_jax.evaluation.figures import Panel
 from pfm_jax.inference import calibration
 from pfm_jax.inference.detector import Detector
@@ -68,9 +69,10 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
     levels, size = detector.config.levels, detector.config.data.image_size
     labels = np.array([example.label for example in dataset.test])
     masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
+    regions = metrics.label(masks) if masks is not None else None
     maps, scores = _score(detector, dataset, combinations)
     measured = {
-        name: _measure(maps.get(name), scores[name], labels, masks)
+        name: _measure(maps.get(name), scores[name], labels, regions)
         for name in tqdm(scores, desc="metrics", unit="map", disable=None)
     }
     threshold = None
@@ -128,13 +130,16 @@ def _score(
 
 
 def _measure(
-    maps: np.ndarray | None, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    maps: np.ndarray | None,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    regions: metrics.Regions | None,
 ) -> Metrics:
     pixel_auroc = pro_auc = None
     intervals = {"image_auroc": bootstrap.image_interval(scores, labels)}
-    if maps is not None and masks is not None:
-        pixel_auroc, pro_auc = metrics.pixel_metrics(maps, masks)
-        intervals["pixel_auroc"], intervals["pro_auc"] = bootstrap.pixel_intervals(maps, masks)
+    if maps is not None and regions is not None:
+        pixel_auroc, pro_auc = _pixel_metrics(maps, regions)
+        intervals["pixel_auroc"], intervals["pro_auc"] = bootstrap.pixel_intervals(maps, regions)
     return Metrics(
         image_auroc=metrics.image_auroc(scores, labels),
         image_ap=metrics.image_ap(scores, labels),
@@ -142,3 +147,10 @@ def _measure(
         pro_auc=pro_auc,
         intervals=intervals,
     )
+
+
+def _pixel_metrics(maps: np.ndarray, regions: metrics.Regions) -> tuple[float, float]:
+    """`metrics.pixel_metrics` on an accelerator with room for it, else on the host."""
+    fits = device_metrics.padded_size(maps.size) <= device_metrics.MOST_PIXELS
+    on_device = jax.default_backend() != "cpu" and fits
+    return (device_metrics if on_device else metrics).pixel_metrics(maps, regions)

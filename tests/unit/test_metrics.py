@@ -131,3 +131,19 @@ def test_both_from_one_sort(dtype: type) -> None:
     assert both[0] == pytest.approx(
         sklearn.metrics.roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12
     )
+
+
+def test_regions_are_labelled_once_for_several_maps() -> None:
+    maps, masks = random_maps(3, 4)
+    found = metrics.label(masks)
+    assert metrics.label(found) is found
+    expected = [(i, region) for i, mask in enumerate(masks) for region in regions(mask)]
+    assert found.sizes.tolist()[0] == np.count_nonzero(~masks)
+    assert len(found.sizes) == 1 + len(expected)
+    for image, region in expected:
+        numbers = {int(found.numbers[image, y, x]) for y, x in region}
+        assert len(numbers) == 1 and found.sizes[numbers.pop()] == len(region)
+    for limit in (0.1, 0.3):
+        assert metrics.pixel_metrics(maps, found, limit) == metrics.pixel_metrics(
+            maps, masks, limit
+        )

@@ -58,6 +58,43 @@ def test_pixel_curves_of_one_draw_are_the_exact_metrics_of_its_images() -> None:
         assert pro[draw] == pytest.approx(metrics.pro_auc(maps[some], masks[some]), abs=1e-3)
 
 
+@pytest.mark.parametrize("limit", [0.05, 0.3, 0.5, 1.0])
+def test_areas_are_those_of_interpolated_curves(limit: float) -> None:
+    rng = np.random.default_rng(2)
+    steps = rng.integers(0, 3, (2, 40, 30)) * rng.random((2, 40, 30))  # a third of them flat
+    y, x = np.pad(steps.cumsum(-1), ((0, 0), (0, 0), (1, 0)))
+    y, x = y / y[:, -1:], x / x[:, -1:]
+    x[0] = np.linspace(0, 1, 31)
+    x[1] = np.repeat([0, 0.3, 0.5, 1], [5, 10, 10, 6])  # vertical at limits
+    expected = []
+    for own_y, own_x in zip(y, x, strict=True):
+        area = 0.0
+        for x0, x1, y0, y1 in zip(own_x[:-1], own_x[1:], own_y[:-1], own_y[1:], strict=True):
+            if x0 < min(x1, limit):
+                end = min(x1, limit)
+                y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+                area += (end - x0) * (y0 + y_end) / 2
+        expected.append(area / limit)
+    np.testing.assert_allclose(bootstrap.area(y, x, limit), expected, rtol=0, atol=1e-12)
+
+
+def test_every_pixel_and_region_is_in_one_bin() -> None:
+    maps, masks = maps_and_masks()
+    hits, overlap, alarms = bootstrap.histograms(maps, masks)
+    np.testing.assert_array_equal(hits.sum(1), masks.sum((1, 2)))
+    np.testing.assert_array_equal(alarms.sum(1), (~masks).sum((1, 2)))
+    np.testing.assert_allclose(overlap.sum(1), [2] * 12 + [0] * 12)
+
+
+def test_curves_are_exact_where_every_score_is_a_threshold() -> None:
+    maps, masks = maps_and_masks()
+    maps = maps.clip(0, 5).round(1)
+    once = np.ones((1, len(maps)))
+    hits, overlap, alarms = (bootstrap.curves(once, h) for h in bootstrap.histograms(maps, masks))
+    found = bootstrap.area(hits, alarms)[0], bootstrap.area(overlap, alarms, 0.3)[0]
+    np.testing.assert_allclose(found, metrics.pixel_metrics(maps, masks), rtol=0, atol=1e-12)
+
+
 def test_intervals_hold_the_metrics_and_shrink_with_more_images() -> None:
     widths = []
     for images in (24, 96):
