@@ -8,7 +8,7 @@ import numpy as np
 
 from pfm_jax import training as train
 from pfm_jax.config import Config
-from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.types import Pair
@@ -32,12 +32,19 @@ def make_cache(num_images: int = 5, place: str = "device") -> FeatureCache:
     return FeatureCache(pairs, place)
 
 
-def problem_of(config: Config, num_images: int = 5) -> Problem:
-    return make_problem(replaced(config, {"data.image_size": SIZE}), num_images)
+def problem_of(config: Config) -> Problem:
+    return make_problem(replaced(config, {"data.image_size": SIZE}))
 
 
-def fresh(problem: Problem, *seeds: int) -> list[train.TrainState]:
-    return [train.init_state(seed, CHANNELS, problem) for seed in seeds or (0,)]
+def fresh(
+    problem: Problem, *seeds: int, num_images: int = 5, first: int = 0
+) -> list[train.TrainState]:
+    """Runs on `num_images` images of a cache, from the `first` on."""
+    extents = (make_extent(problem, num_images, first) for _ in seeds or (0,))
+    return [
+        train.init_state(seed, CHANNELS, problem, extent)
+        for seed, extent in zip(seeds or (0,), extents, strict=True)
+    ]
 
 
 def leaves(state: train.TrainState) -> list[np.ndarray]:

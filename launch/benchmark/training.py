@@ -32,13 +32,13 @@ def our_step(config: Config, weights_dir: str, images: np.ndarray) -> dict[str, 
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)
     start = time.perf_counter()
-    group, steps = loop.stack([state]), loop.SCAN_STEPS
-    program = loop.steps_on_device.lower(group, rows, problem, steps).compile()
+    steps = np.int32(loop.SCAN_STEPS)
+    program = loop.steps_on_device.lower(state, rows, steps, problem).compile()
     compiled = time.perf_counter() - start
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        group, losses = program(group, rows)
+        state, losses = program(state, rows, steps)
         jax.block_until_ready(losses)
-        seconds.append((time.perf_counter() - start) / steps)
+        seconds.append((time.perf_counter() - start) / loop.SCAN_STEPS)
     return {"compile_seconds": compiled, "step_seconds": float(np.median(seconds[1:]))}

@@ -9,7 +9,7 @@ from pfm_jax.config import Config
 from pfm_jax.inference.detector import Detector, Record
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import Heads, fold
-from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.training.step import TrainState, init_state
 
@@ -19,9 +19,10 @@ def start(
 ) -> tuple[Networks, TrainState, Problem]:
     """Networks, initial state and problem of a recipe on `num_images` images."""
     networks, _ = load_networks(config.networks, weights_dir)
-    problem = make_problem(config, num_images)
+    problem = make_problem(config)
+    extent = make_extent(problem, num_images)
     channels = feature_channels(networks, config.levels)
-    return networks, init_state(config.seed, channels, problem), problem
+    return networks, init_state(config.seed, channels, problem, extent), problem
 
 
 def detector(config: Config, networks: Networks, heads: Heads) -> Detector:

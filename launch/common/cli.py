@@ -9,13 +9,18 @@ from collections.abc import Callable
 from absl import app, flags
 from absl import logging as absl_logging
 
-from pfm_jax.system import interrupts
+from pfm_jax.system import compilation, interrupts
 from pfm_jax.types import InputError
 
 from . import processes
 
 LOG_LEVEL = flags.DEFINE_enum(
     "log_level", "info", ["debug", "info", "warning", "error"], "Logging verbosity."
+)
+COMPILATION_CACHE = flags.DEFINE_bool(
+    "compilation_cache",
+    True,
+    "Keeps compiled programs in the cache folder, for the next launch.",
 )
 
 
@@ -47,6 +52,8 @@ def run(main: Callable[[], None]) -> None:
         interrupts.exit_cleanly()
         try:
             processes.meet()
+            if COMPILATION_CACHE.value:
+                compilation.keep_programs()
             main()
         except (InputError, OSError) as error:  # OSError: a full disk, a read-only folder
             _fail(str(error))

@@ -66,7 +66,7 @@ def random(name: str, key: Array) -> Weights:
 def shapes(backbone: Backbone) -> Params:
     """Shapes of the Flax variables of `backbone.module`."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    return jax.eval_shape(backbone.module.init, jax.random.key(0), images)
+    return jax.eval_shape(lambda x: backbone.module.init(jax.random.key(0), x), images)
 
 
 def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:

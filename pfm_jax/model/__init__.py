@@ -6,7 +6,16 @@ convolution, BatchNorm), `heads` (MNN and RMNN, loss, residual), `tiles` (large 
 """
 
 from pfm_jax.model.heads import Head, Heads
-from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.problem import Extent, Problem, make_extent, make_problem
 from pfm_jax.model.scoring import ScoringSpec, scoring_spec
 
-__all__ = ["Head", "Heads", "Problem", "ScoringSpec", "make_problem", "scoring_spec"]
+__all__ = [
+    "Extent",
+    "Head",
+    "Heads",
+    "Problem",
+    "ScoringSpec",
+    "make_extent",
+    "make_problem",
+    "scoring_spec",
+]

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float, Key
 
@@ -67,8 +67,20 @@ def init_layer(key: Key[Array, ""], inputs: int, outputs: int, *, norm: bool = T
 
 
 def masked_sum(mask: Float[Array, " P"], x: Float[Array, " P *C"]) -> Float[Array, " *C"]:
-    """Sums the rows that count, in float32 even where products are rounded."""
-    return jnp.dot(mask, x, precision="highest")
+    """Sums the rows that count, in float32 even where products are rounded.
+
+    A product on a CPU; elsewhere a reduction, which fuses with what makes `x`, and is not tuned as
+    each product of another shape is.
+    """
+
+    def product(mask: Array, x: Array) -> Array:
+        return jnp.dot(mask, x, precision="highest")
+
+    def reduction(mask: Array, x: Array) -> Array:
+        return jnp.sum(mask.reshape(-1, *(1,) * (x.ndim - 1)) * x, 0)
+
+    found: Array = lax.platform_dependent(mask, x, cpu=product, default=reduction)
+    return found
 
 
 @jax.custom_vjp
@@ -85,12 +97,17 @@ def _times(a: Array, b: Array) -> Array:
 
 
 def _transposed(x: Array) -> Array:
-    """Transposes `[P, C]` in memory: XLA folds a plain transpose into the product, and its CPU back
-    end has no bfloat16 kernel for products whose first operand is not row-major.
+    """Transposes `[P, C]`. In memory on a CPU, whose back end in XLA has no bfloat16 kernel for
+    products with a first operand that is not row-major, though a plain transpose becomes just that.
     """
-    rows, columns = x.shape
-    blocks = ROW_BLOCKS if rows % ROW_BLOCKS == 0 else 1
-    return x.reshape(blocks, rows // blocks, columns).transpose(2, 0, 1).reshape(columns, rows)
+
+    def in_memory(x: Array) -> Array:
+        rows, columns = x.shape
+        blocks = ROW_BLOCKS if rows % ROW_BLOCKS == 0 else 1
+        return x.reshape(blocks, rows // blocks, columns).transpose(2, 0, 1).reshape(columns, rows)
+
+    transposed: Array = lax.platform_dependent(x, cpu=in_memory, default=jnp.transpose)
+    return transposed
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -1,6 +1,11 @@
-"""The training problem: what follows from a recipe and a number of images."""
+"""The training problem: what follows from a recipe, and a run's extent in the cached features."""
 
 import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import tiles
@@ -13,47 +18,61 @@ from pfm_jax.types import STRIDES
 class Problem:
     """Static argument of the training programs, derived once; see `make_problem`.
 
+    It knows no data set: one program trains all of them, whatever their sizes; see `Extent`.
+
     Attributes:
         train: the recipe of training, its precision resolved for this machine.
         positions: (level, positions of a tile) for each level.
-        num_tiles: tiles of all training images; to training, a tile is an image.
-        total_steps: steps of a whole run.
     """
 
     mapping: MappingConfig
     train: TrainConfig
     tiles: Tiles
     positions: tuple[tuple[str, int], ...]
-    num_tiles: int
-    total_steps: int
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Levels that are mapped."""
         return tuple(level for level, _ in self.positions)
 
-    @property
-    def row_counts(self) -> dict[str, int]:
-        """Level -> rows of a data set's features."""
-        return {level: self.num_tiles * count for level, count in self.positions}
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """A run's part of the cached features, and its length; all int32, `[]`.
 
-def make_problem(config: Config, num_images: int) -> Problem:
-    """Derives the problem of training a recipe on `num_images` images.
-
-    Steps in all are `train.steps`, or `train.epochs` times the batches that hold all tiles.
+    Attributes:
+        first_tile: index of its first tile in the cache; to training, a tile is an image.
+        num_tiles: tiles of all its training images.
+        total_steps: steps of the whole run.
     """
+
+    first_tile: Array
+    num_tiles: Array
+    total_steps: Array
+
+
+def make_problem(config: Config) -> Problem:
+    """Derives the problem of training a recipe."""
     cut = tiles.training_tiles(config.data)
-    num_tiles = num_images * len(tiles.corners(cut))
-    train, steps = config.train, config.train.steps
-    if train.sampling == "images":
-        steps = train.epochs * -(-num_tiles // train.batch_size)
-    precision = devices.resolve_precision(train.precision)
+    precision = devices.resolve_precision(config.train.precision)
     return Problem(
         mapping=config.mapping,
-        train=dataclasses.replace(train, precision=precision),
+        train=dataclasses.replace(config.train, precision=precision),
         tiles=cut,
         positions=tuple((level, (cut.size // STRIDES[level]) ** 2) for level in config.levels),
-        num_tiles=num_tiles,
-        total_steps=steps,
     )
+
+
+def make_extent(problem: Problem, num_images: int, first_image: int = 0) -> Extent:
+    """Extent of a run on `num_images` images, which lie in the cache from `first_image` on.
+
+    Steps in all are `train.steps` or, of whole images, `train.epochs` times the batches that hold
+    all tiles.
+    """
+    per_image, train = len(tiles.corners(problem.tiles)), problem.train
+    num_tiles, steps = num_images * per_image, train.steps
+    if train.sampling == "images":
+        steps = train.epochs * -(-num_tiles // train.batch_size)
+    numbers = np.array([first_image * per_image, num_tiles, steps], np.int32)
+    return Extent(*map(jnp.asarray, numbers))

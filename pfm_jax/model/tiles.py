@@ -5,7 +5,7 @@ serves all. An image that is not cut is one tile.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jax import Array, lax
 from jaxtyping import Float, Shaped
 
 from pfm_jax.config import DataConfig
+
+Tree = TypeVar("Tree")
 
 
 class Tiles(NamedTuple):
@@ -42,11 +44,20 @@ def corners(tiles: Tiles) -> list[tuple[int, int]]:
     return [(top, left) for top in starts for left in starts]
 
 
-def cut(images: Shaped[np.ndarray, "B H W C"], tiles: Tiles) -> list[Shaped[np.ndarray, "B s s C"]]:
-    """Cuts images into tiles: for each corner, that tile of every image."""
-    return [
-        images[:, top : top + tiles.size, left : left + tiles.size] for top, left in corners(tiles)
-    ]
+def each(function: Callable[[Array], Tree], images: Shaped[Array, "B H W C"], tiles: Tiles) -> Tree:
+    """Applies a function to tile after tile of all images, in the memory of one.
+
+    `function`: tiles `[B, size, size, C]` -> a pytree. Returns its results, stacked `[T, ...]`.
+    """
+    places = corners(tiles)
+    if len(places) == 1:
+        return jax.tree.map(lambda leaf: leaf[None], function(images))
+    shape = (images.shape[0], tiles.size, tiles.size, images.shape[3])
+
+    def one(corner: Array) -> Tree:
+        return function(lax.dynamic_slice(images, (0, corner[0], corner[1], 0), shape))
+
+    return lax.map(one, jnp.array(places))
 
 
 def window(tiles: Tiles) -> Float[np.ndarray, "s s"]:
@@ -64,14 +75,9 @@ def blended(
     `maps_of`: tiles `[B, size, size, C]` -> maps `[B, size, size]` by name.
     """
     places = corners(tiles)
+    found = each(maps_of, images, tiles)
     if len(places) == 1:
-        return maps_of(images)
-    shape = (images.shape[0], tiles.size, tiles.size, images.shape[3])
-
-    def one(corner: Array) -> dict[str, Array]:
-        return maps_of(lax.dynamic_slice(images, (0, corner[0], corner[1], 0), shape))
-
-    found = lax.map(one, jnp.array(places))
+        return jax.tree.map(lambda maps: maps[0], found)
     weight = window(tiles)
     total = np.zeros((tiles.image, tiles.image), np.float32)
     for top, left in places:

@@ -16,9 +16,10 @@ from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import Heads, fold
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.recipes import validate
+from pfm_jax.system.compilation import keep_programs
 from pfm_jax.training import cache, loop
 from pfm_jax.training.checkpoint import versions
 from pfm_jax.training.step import init_state
@@ -40,20 +41,23 @@ def fit(
         weights_dir: where pretrained weights are; see `backbones.weights.load`.
         normal: other normal images to set the threshold by, instead of that fraction.
 
-    Raises InputError: images, recipe or weights that can't be used.
+    Compiled programs are kept on disk; see `system.compilation`. Raises InputError: images, recipe
+    or weights that can't be used.
     """
     config = config or Config()
     validate(config)
+    keep_programs()
     given = examples(images)  # once: a generator is consumed
     train, held_out = datasets.hold_out(given, config.data.held_out)
     if normal is not None:
         train, held_out = given, examples(normal)
     normality.check(config, len(train))
     networks, weights = load_networks(config.networks, weights_dir)
-    problem = make_problem(config, len(train))
+    problem = make_problem(config)
+    extent = make_extent(problem, len(train))
     rows = cache.build_cache(networks, train, problem.tiles, config.levels)
     channels = feature_channels(networks, config.levels)
-    (state,), _ = loop.train([init_state(config.seed, channels, problem)], rows, problem)
+    (state,), _ = loop.train([init_state(config.seed, channels, problem, extent)], rows, problem)
     del rows
     origin = {"weights": weights, "num_images": len(train), "versions": versions()}
     return make_detector(networks, state.heads, config, train, held_out, origin)

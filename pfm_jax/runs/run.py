@@ -16,7 +16,7 @@ from pfm_jax.evaluation import proxy
 from pfm_jax.evaluation.evaluate import Combinations, evaluate
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector
-from pfm_jax.model.problem import Problem, make_problem
+from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.runs import record
 from pfm_jax.system import devices, files
 from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
@@ -51,7 +51,12 @@ class RunFolder:
     @property
     def problem(self) -> Problem:
         """The problem that it trains."""
-        return make_problem(self.config, self.provenance.num_images)
+        return make_problem(self.config)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return int(make_extent(self.problem, self.provenance.num_images).total_steps)
 
     @property
     def detector_path(self) -> Path:
@@ -77,7 +82,7 @@ class RunFolder:
                 "test_good": int((found.labels == 0).sum()),
                 "test_anomalous": int(found.labels.sum()),
             },
-            "step": self.problem.total_steps,
+            "step": self.total_steps,
             **self.provenance.to_json(),
             "seed": self.config.seed,
         }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pfm_jax import datasets
@@ -18,11 +19,13 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, Sources
 from pfm_jax.datasets.images import masks
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import Extent, make_extent
 from pfm_jax.recipes import validate
 from pfm_jax.runs import record
 from pfm_jax.runs.fit import make_detector
+from pfm_jax.runs.partition import images_cached, partition
 from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
-from pfm_jax.system import devices, files
+from pfm_jax.system import devices, files, interrupts
 from pfm_jax.training import cache, loop
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
@@ -61,55 +64,42 @@ def train_categories(
         for place, one in (configs or {"": config}).items()
     ]
     results: dict[Path, dict[str, Any]] = {}
-    with record.logged(workdir):
-        for together in partition(runs, networks):
-            results |= train_together(together, networks)
+    with record.logged(workdir), _together() as stopping:
+        parts = partition(runs, networks)
+        room = max(map(images_cached, parts))
+        for together in parts:
+            results |= train_together(together, networks, room=room, stopping=stopping)
     return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
 
 
-def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
-    """Partitions runs into those that train together, as many as fit in memory.
-
-    A run needs memory for three copies of its state, a data set for its features. Data sets that
-    train together have the same number of images. On a CPU only the seeds of one category do:
-    arithmetic is the limit there, and more features in memory gain nothing.
-    """
-    config, problem = runs[0].config, runs[0].problem
-    room = cache.MEMORY_FRACTION * devices.free_on_device()
-    on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
-    state = 3 * devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
-    image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
-    found: list[list[RunFolder]] = []
-    for run in sorted(runs, key=lambda run: run.provenance.num_images):
-        together = [*found[-1], run] if found else [run]
-        categories = {run.provenance.category for run in together}
-        sizes = {run.provenance.num_images for run in together}
-        need = len(together) * state + len(categories) * max(sizes) * image
-        alike = len(sizes) == 1 and (len(categories) == 1 or not on_cpu)
-        if found and alike and need <= room:
-            found[-1] = together
-        else:
-            found.append([run])
-    return found
-
-
 def train_together(
-    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None = None
+    runs: Sequence[RunFolder],
+    networks: Networks,
+    features: CachedFeatures | None = None,
+    room: int = 0,
+    stopping: Callable[[], bool] | None = None,
 ) -> dict[Path, dict[str, Any]]:
     """Trains (or resumes, or skips what is done) and evaluates one part of a `partition`.
 
-    Extracts `features` if None are given. Returns folder -> the content of its `metrics.json`.
+    Extracts `features` if None are given, into a cache for `room` images or more. SIGTERM in
+    training, or `stopping`, ends the process with exit code 0, after all runs are saved as far as
+    they are. Returns folder -> the content of its `metrics.json`.
     """
     with ExitStack() as stack:
         runs = [_opened(run, stack) for run in runs]
         states = {run.folder: _state(run, networks) for run in runs}
         for run in runs:
             run.write_status("running")
-        todo = [run for run in runs if int(states[run.folder].step) < run.problem.total_steps]
+        todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
         for step in sorted({int(states[run.folder].step) for run in todo}):
             some = [run for run in todo if int(states[run.folder].step) == step]
             try:
-                trained = _fit(some, [states.pop(run.folder) for run in some], networks, features)
+                trained = _fit(
+                    some,
+                    [states.pop(run.folder) for run in some],
+                    functools.partial(_features, some, networks, features, room),
+                    stopping,
+                )
             except InputError as error:
                 folders = ", ".join(str(run.folder) for run in some)
                 raise InputError(f"{folders}: {error}") from error
@@ -130,38 +120,66 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
     name, checkpoints = run.provenance.category, run.checkpoints
     assert checkpoints is not None
     channels = feature_channels(networks, run.config.levels)
-    state = devices.replicate(init_state(run.config.seed, channels, run.problem))
+    extent = make_extent(run.problem, run.provenance.num_images)
+    state = devices.replicate(init_state(run.config.seed, channels, run.problem, extent))
     log.info("%s: %d training images", name, run.provenance.num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
         log.info("%s: resumed at step %d", name, int(state.step))
     record.truncate_curve(run.folder, int(state.step))
-    if int(state.step) < run.problem.total_steps and devices.is_primary():
+    if int(state.step) < run.total_steps and devices.is_primary():
         run.detector_path.unlink(missing_ok=True)
     return state
+
+
+@contextmanager
+def _together() -> Iterator[Callable[[], bool] | None]:
+    """Defers SIGTERM where there are several processes, which would wait for one that ends alone.
+
+    Yields what `train_together` takes.
+    """
+    if jax.process_count() == 1:
+        yield None
+        return
+    with interrupts.deferred() as stopping:
+        yield stopping
+
+
+def _extents(runs: Sequence[RunFolder]) -> list[Extent]:
+    """Extent of each run in the features of all data sets, one after the other."""
+    firsts: dict[str, int] = {}
+    end, found = 0, []
+    for run in runs:
+        name, count = run.provenance.category, run.provenance.num_images
+        if name not in firsts:
+            firsts[name], end = end, end + count
+        found.append(make_extent(run.problem, count, firsts[name]))
+    return found
+
+
+def _features(
+    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None, room: int
+) -> FeatureCache:
+    """Features of the runs' data sets, one after the other."""
+    problem = runs[0].problem
+    datasets = {run.provenance.category: run.dataset for run in runs}
+    for name, dataset in datasets.items():
+        if dataset.has_masks and not masks(dataset.test, problem.tiles.image).any():
+            raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
+    if features:
+        return cache.at_levels(features(), problem.levels)
+    images = [example for dataset in datasets.values() for example in dataset.train]
+    return cache.build_cache(networks, images, problem.tiles, problem.levels, room=room)
 
 
 def _fit(
     runs: Sequence[RunFolder],
     states: list[TrainState],
-    networks: Networks,
-    features: CachedFeatures | None,
+    features: CachedFeatures,
+    stopping: Callable[[], bool] | None,
 ) -> list[TrainState]:
     """Extracts features and trains runs at the same step; the features are freed on return."""
-    problem = runs[0].problem
-    categories = {run.provenance.category: run for run in runs}
-    for name, run in categories.items():
-        dataset = run.dataset
-        if dataset.has_masks and not masks(dataset.test, problem.tiles.image).any():
-            raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
-    spent: dict[str, float] = {}
-    with record.timed(spent, "features"):
-        if features:
-            rows = cache.at_levels(features(), problem.levels)
-        else:
-            images = [example for run in categories.values() for example in run.dataset.train]
-            rows = cache.build_cache(networks, images, problem.tiles, problem.levels)
 
     def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
         for index, state in enumerate(some):
@@ -172,14 +190,20 @@ def _fit(
             run.checkpoints.save(state, run.provenance)
         devices.release_memory()
 
-    names = list(categories)
-    with record.timed(spent, "train"):
-        which = [jnp.int32(names.index(run.provenance.category)) for run in runs]
+    spent: dict[str, float] = {}
+    with record.timed(spent, "features"):
+        rows = features()
+    deferred = nullcontext(stopping) if stopping else interrupts.deferred()
+    with record.timed(spent, "train"), deferred as stopping:
+        extents = devices.replicate(_extents(runs))
         # The states are in no variable, so that their buffers are freed as training begins.
-        placed = (dataclasses.replace(states.pop(0), dataset=index) for index in which)
-        done, losses = loop.train([*placed], rows, problem, save)
+        placed = (dataclasses.replace(states.pop(0), extent=extent) for extent in extents)
+        done, losses = loop.train([*placed], rows, runs[0].problem, save, stopping)
+        if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
+            sys.exit(0)
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
-    log.info("%s: loss at the end %s", ", ".join(names), at_the_end)
+    names = ", ".join(dict.fromkeys(run.provenance.category for run in runs))
+    log.info("%s: loss at the end %s", names, at_the_end)
     for run in runs:
         for phase, value in spent.items():  # each run's share
             run.seconds[phase] += value / len(runs)

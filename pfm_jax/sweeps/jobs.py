@@ -29,8 +29,9 @@ from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs import record
+from pfm_jax.runs.partition import partition
 from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
-from pfm_jax.runs.train import CachedFeatures, partition, train_together
+from pfm_jax.runs.train import CachedFeatures, train_together
 from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced
 from pfm_jax.system import files
 from pfm_jax.training import cache

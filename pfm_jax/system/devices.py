@@ -45,6 +45,11 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; all of them wait for the answer."""
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
 def batch_size(least: int) -> int:
     """`least` rounded up to a multiple of the number of devices."""
     count = len(devices())
@@ -110,17 +115,16 @@ def runs_mesh(runs: int) -> Mesh:
     return Mesh(np.array(found[:count]), RUNS_AXIS)
 
 
-def map_runs(one: Callable[..., Any], group: Any, shared: Any) -> Any:
+def map_runs(one: Callable[..., Any], group: Any, shared: Any, *, alone: bool) -> Any:
     """Maps `one(run, shared)` over the leading axis of a group, sharded over the runs' mesh.
 
-    Each device maps its runs by `vmap`; a single run goes without.
+    Each device maps its runs by `vmap`; a run `alone`, without that axis, goes without.
     """
+    if alone:
+        return one(group, shared)
 
     def local(group: Any, shared: Any) -> Any:
-        if jax.tree.leaves(group)[0].shape[0] > 1:
-            return jax.vmap(one, (0, None))(group, shared)
-        alone = one(jax.tree.map(lambda leaf: leaf[0], group), shared)
-        return jax.tree.map(lambda leaf: leaf[None], alone)
+        return jax.vmap(one, (0, None))(group, shared)
 
     mesh, runs = runs_mesh(jax.tree.leaves(group)[0].shape[0]), PartitionSpec(RUNS_AXIS)
     if mesh.size == 1:

@@ -8,23 +8,34 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax
+
+from pfm_jax.system import devices
+
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
     """Defers SIGTERM to the end of the block, where the process exits with code 0.
 
-    Yields a predicate: whether SIGTERM has arrived and the block should save and return. Has no
-    effect outside the main thread.
+    Yields a predicate: whether SIGTERM has arrived, at this or at any other process of the launch,
+    and the block should save and return. All processes must ask it equally often. Has no effect
+    outside the main thread.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+
+    def stopping() -> bool:
+        if jax.process_count() > 1 and devices.any_process(bool(received)):
+            received.append(signal.SIGTERM)
+        return bool(received)
+
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        yield lambda: bool(received)
+        yield stopping
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: not set by Python
     if received:
         sys.exit(0)
 

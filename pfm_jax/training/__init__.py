@@ -1,6 +1,6 @@
 """Training: cached features of normal images in, trained heads out.
 
-state = training.init_state(seed, channels, problem)
+state = training.init_state(seed, channels, problem, extent)
 state, losses = training.step(state, batch, problem)     # pure; vmap over seeds and categories
 """
 

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -38,11 +38,12 @@ log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """The features of one training set, or of several of the same size.
+    """The features of one training set, or of several.
 
     Attributes:
-        rows: float16 `[D * N * h * w, C]` per level and network, image after image, row-major: JAX
-            arrays if `place` is `"device"`, but NumPy arrays if `"host"` or `"disk"` (mapped).
+        rows: float16 `[N * h * w, C]` per level and network, image after image, row-major, with
+            room for N images of which the first are there: JAX arrays if `place` is `"device"`, but
+            NumPy arrays if `"host"` or `"disk"` (mapped).
     """
 
     rows: Features
@@ -61,24 +62,57 @@ def choose_place(nbytes: int) -> str:
     return "host" if nbytes <= MEMORY_FRACTION * devices.free_on_host() else "disk"
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _store_on_device(rows: Features, new: Features, start: dict[str, Array]) -> Features:
-    stored = {
-        level: jax.tree.map(
-            lambda old, f, row=row: lax.dynamic_update_slice(old, f.astype(old.dtype), (row, 0)),
-            rows[level],
-            new[level],
-        )
-        for level, row in start.items()
-    }
-    return devices.constrain_replicated(stored)
+def capacity(num_images: int) -> int:
+    """Images that a cache has room for: the next power of two, or three quarters of it, in whole
+    batches. A program is compiled for each capacity, not for each number of images.
+    """
+    power, batch = 1 << max(num_images - 1, 1).bit_length(), devices.batch_size(BATCH_SIZE)
+    wanted = power * 3 // 4 if num_images <= power * 3 // 4 else power
+    return -(-wanted // batch) * batch
 
 
-def _store_on_host(rows: Features, new: Features, start: dict[str, int]) -> Features:
-    for level, pair in devices.fetch(new).items():
-        for old, features in zip(rows[level], pair, strict=True):
-            old[start[level] : start[level] + len(features)] = features
-    return rows
+def _rows_of(
+    networks: Networks, images: Array, levels: tuple[str, ...], cut: Tiles
+) -> tuple[Features, Features]:
+    """Rows of a batch, float16, image after image and tile after tile of each; and, for each level
+    and network, whether an image's features are finite `[B]`.
+    """
+    found = tiles.each(lambda part: extract(networks, part, levels), images, cut)
+    finite = jax.tree.map(lambda f: jnp.isfinite(f).all((0, 2, 3, 4)), found)
+    rows = jax.tree.map(
+        lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]).astype(jnp.float16), found
+    )
+    return devices.constrain_replicated((rows, finite))
+
+
+_rows_on_host = jax.jit(_rows_of, static_argnames=("levels", "cut"))
+
+
+@functools.partial(jax.jit, static_argnames=("levels", "cut"), donate_argnames="rows")
+def _store_on_device(
+    rows: Features,
+    first: Array,
+    networks: Networks,
+    images: Array,
+    levels: tuple[str, ...],
+    cut: Tiles,
+) -> tuple[Features, Features]:
+    """Stores a batch from image number `first` on; see `_rows_of`."""
+    new, finite = _rows_of(networks, images, levels, cut)
+
+    def stored(old: Array, own: Array) -> Array:
+        start = first * (own.shape[0] // images.shape[0])
+        return lax.dynamic_update_slice(old, own, (start, jnp.int32(0)))
+
+    return devices.constrain_replicated(jax.tree.map(stored, rows, new)), finite
+
+
+def _store_on_host(rows: Features, first: int, count: int, new: Features, batch_size: int) -> None:
+    def store(old: np.ndarray, own: np.ndarray) -> None:
+        per_image = len(own) // batch_size
+        old[first * per_image : (first + count) * per_image] = own[: count * per_image]
+
+    jax.tree.map(store, rows, devices.fetch(new))
 
 
 def _on_disk(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
@@ -90,36 +124,30 @@ def _on_disk(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
-def _rows(count: int, *parts: Array) -> Array:
-    """Rows of `count` images, tile after tile of each, from the tiles' features `[B, h, w, C]`."""
-    if len(parts) == 1:
-        return parts[0][:count].reshape(-1, parts[0].shape[-1])
-    tiles_first = jnp.stack([part[:count] for part in parts], 1)
-    return tiles_first.reshape(-1, tiles_first.shape[-1])
-
-
-@jax.jit
-def _finite(features: Features) -> Features:
-    """Whether all features of each image `[B]` are finite."""
-    finite = jax.tree.map(lambda f: jnp.isfinite(f).all((1, 2, 3)), features)
-    return devices.constrain_replicated(finite)
-
-
-def _check_finite(finite: Sequence[Features], examples: Sequence[Example], num_tiles: int) -> None:
+def _check_finite(finite: Sequence[Features], examples: Sequence[Example]) -> None:
     """Checks every batch at the end, so that no batch waits for it. Raises InputError."""
-    for index, batch in enumerate(finite):
+    for index, batch in enumerate(map(devices.fetch, finite)):
         for level, pair in batch.items():
             for side, fine in pair._asdict().items():
-                if not np.asarray(fine).all():
-                    start = index // num_tiles * len(fine) + int(np.asarray(fine).argmin())
-                    path = examples[min(start, len(examples) - 1)].path
+                if not fine.all():
+                    image = min(index * len(fine) + int(fine.argmin()), len(examples) - 1)
                     raise InputError(
-                        f"{path}: the features of the {side} network at {level} are not finite"
+                        f"{examples[image].path}: the features of the {side} network at {level} "
+                        "are not finite"
                     )
 
 
-EMPTY: dict[str, Callable[..., Any]] = {"device": jnp.zeros, "host": np.zeros, "disk": _on_disk}
-"""Place -> function that makes an array there."""
+@functools.partial(jax.jit, static_argnames="shapes")
+def _zeros(shapes: tuple[tuple[str, Pair[jax.ShapeDtypeStruct]], ...]) -> Features:
+    zeros = {k: Pair(*(jnp.zeros(s.shape, s.dtype) for s in pair)) for k, pair in shapes}
+    return devices.constrain_replicated(zeros)
+
+
+def _empty(shapes: dict[str, Pair[jax.ShapeDtypeStruct]], place: str) -> Features:
+    if place == "device":
+        return _zeros(tuple(shapes.items()))
+    make = np.zeros if place == "host" else _on_disk
+    return jax.tree.map(lambda s: make(s.shape, s.dtype), shapes)
 
 
 def cache_shapes(
@@ -139,30 +167,31 @@ def build_cache(
     cut: Tiles,
     levels: tuple[str, ...],
     place: str | None = None,
+    room: int = 0,
 ) -> FeatureCache:
     """Extracts the features of every tile of every image, once.
 
-    `examples` are the training images of one data set after the other; `place` is chosen by size
-    if None.
+    `examples` are the training images of one data set after the other. `place` is chosen by size
+    if None; there is room for at least `room` images.
     Raises InputError: an image that can't be read, or whose features are not finite.
     """
-    shapes = cache_shapes(networks, len(examples), cut, levels)
+    shapes = cache_shapes(networks, max(room, capacity(len(examples))), cut, levels)
     nbytes = devices.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
-    rows = jax.tree.map(lambda s: EMPTY[place](s.shape, s.dtype), shapes)
-    rows = devices.replicate(rows) if place == "device" else rows
-    store = _store_on_device if place == "device" else _store_on_host
-    per_image = {k: pair.source.shape[0] // len(examples) for k, pair in shapes.items()}
+    rows = _empty(shapes, place)
     finite: list[Features] = []
     done, batch_size = 0, devices.batch_size(BATCH_SIZE)
     for images, count in batches(examples, cut.image, batch_size, "features"):
-        parts = [extract(networks, devices.shard_batch(x), levels) for x in tiles.cut(images, cut)]
-        finite += map(_finite, parts)
-        new = jax.tree.map(functools.partial(_rows, count), *parts)
-        rows = store(rows, new, {level: done * n for level, n in per_image.items()})
+        some = networks, devices.shard_batch(images), levels, cut
+        if place == "device":
+            rows, fine = _store_on_device(rows, np.int32(done), *some)
+        else:
+            new, fine = _rows_on_host(*some)
+            _store_on_host(rows, done, count, new, batch_size)
+        finite.append(fine)
         done += count
-    _check_finite(finite, examples, len(tiles.corners(cut)))
+    _check_finite(finite, examples)
     rows = jax.block_until_ready(rows)
     devices.release_memory()
     return FeatureCache(rows, place)

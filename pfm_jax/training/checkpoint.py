@@ -109,10 +109,9 @@ class Checkpoints:
 
         Raises OSError: the previous save failed; the checkpoints before it are there.
         """
-        raw = _raw(state)
-        about = {**provenance.to_json(), "sha256": fingerprint(named(raw))}
+        about = {**provenance.to_json(), "sha256": fingerprint(named(state))}
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(raw), provenance=ocp.args.JsonSave(about)
+            state=ocp.args.StandardSave(state), provenance=ocp.args.JsonSave(about)
         )
         self._manager.save(int(state.step), args=args)
 
@@ -138,14 +137,14 @@ class Checkpoints:
         `like`, a state of the same run, gives the shapes; it is returned if no checkpoint is
         intact. Raises InputError; see `provenance`.
         """
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _raw(like))
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
 
         def one(step: int) -> TrainState:
-            raw = self._manager.restore(step, args=args).state
-            if fingerprint(named(raw)) != self._about(step)["sha256"]:
+            state: TrainState = self._manager.restore(step, args=args).state
+            if fingerprint(named(state)) != self._about(step)["sha256"]:
                 raise ValueError("its checksum differs")
-            return dataclasses.replace(raw, key=jax.random.wrap_key_data(raw.key))
+            return state
 
         return self._newest(one) or like
 
@@ -179,8 +178,3 @@ class Checkpoints:
         return InputError(
             f"{self.folder}: step {step} is of another version of pfm_jax; use another --workdir"
         )
-
-
-def _raw(state: TrainState) -> TrainState:
-    """Replaces the key by its data, which Orbax can save."""
-    return dataclasses.replace(state, key=jax.random.key_data(state.key))

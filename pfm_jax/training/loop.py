@@ -1,7 +1,7 @@
-"""The training loop: many steps as one `lax.scan`, many runs as one group.
+"""The training loop: many steps as one program, many runs as one group.
 
 A *group* is a `TrainState` whose leaves have a leading axis `[G]`: runs that train together and may
-differ in seed and in data set. It is sharded over the devices.
+differ in seed and in data set. It is sharded over the devices. A run by itself has no such axis.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from pfm_jax.model.problem import Problem
-from pfm_jax.system import devices, interrupts
+from pfm_jax.system import devices
 from pfm_jax.training import sampling
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
 SCAN_STEPS = 25
-"""Most steps of one scan, between two looks at the losses."""
+"""Most steps of one call, between two looks at the losses."""
 
 GATHER_BYTES = 2**28
 """Bytes gathered at a time from a cache on host or disk."""
@@ -36,76 +36,112 @@ Save = Callable[[int, list[TrainState], dict[str, np.ndarray]], None]
 level -> `[runs, steps]`."""
 
 
+@jax.jit
 def stack(states: Sequence[TrainState]) -> TrainState:
     """Stacks runs at the same step into a group."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 def unstack(group: TrainState) -> list[TrainState]:
-    """Splits a group into its runs, each replicated."""
+    """Splits a group, or a run by itself, into its runs, each replicated."""
     group = devices.replicate(group)
+    return [group] if group.step.ndim == 0 else _unstacked(group)
+
+
+@jax.jit
+def _unstacked(group: TrainState) -> list[TrainState]:
     return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
 
 
 def _groups(states: Sequence[TrainState]) -> list[TrainState]:
-    """All runs as one group; on a CPU a group for each run, since one batched product is slower
+    """All runs as one group; on a CPU every run by itself, since one batched product is slower
     there than several products, and every run stays what it would be alone.
     """
     if jax.default_backend() == "cpu" or len(states) == 1:
-        return [devices.replicate(stack([state])) for state in states]
+        return [devices.replicate(state) for state in states]
     group, mesh = stack(states), devices.runs_mesh(len(states))
     return [jax.device_put(group, NamedSharding(mesh, PartitionSpec(devices.RUNS_AXIS)))]
 
 
-@functools.partial(jax.jit, static_argnames=("problem", "steps"), donate_argnames="group")
-def steps_on_device(
-    group: TrainState, rows: Features, problem: Problem, steps: int
+def _steps(
+    state: TrainState,
+    batch_at: Callable[[Array, TrainState], Batch],
+    count: Array,
+    problem: Problem,
 ) -> tuple[TrainState, Losses]:
-    """Runs steps on features that are on the device, as one scan; losses are `[G, steps]`."""
-    alone = group.step.shape[0] == 1
+    """Runs `count` steps, an array, of one run; losses are `[SCAN_STEPS]`, the rest zero."""
 
-    def one_run(state: TrainState, rows: Features) -> tuple[TrainState, Losses]:
-        def body(state: TrainState, _: None) -> tuple[TrainState, Losses]:
-            drawn, mask = sampling.draw(state.key, state.step, state.dataset, problem)
-            batch = Batch(sampling.pick(rows, drawn), mask)
-            batch = devices.constrain_batch(batch) if alone else batch
-            return step(state, batch, problem)
+    def body(index: Array, carry: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
+        state, losses = carry
+        state, found = step(state, batch_at(index, state), problem)
+        return state, {k: values.at[index].set(found[k]) for k, values in losses.items()}
 
-        return lax.scan(body, state, length=steps)
+    losses = {level: jnp.zeros(SCAN_STEPS) for level in problem.levels}
+    return lax.fori_loop(0, count, body, (state, losses))
 
-    return devices.map_runs(one_run, group, rows)
+
+@functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
+def steps_on_device(
+    group: TrainState, rows: Features, count: Array, problem: Problem
+) -> tuple[TrainState, Losses]:
+    """Runs up to `SCAN_STEPS` steps on features that are on the device, as one loop.
+
+    `group` may be a single run. Losses are `[G, SCAN_STEPS]` or `[SCAN_STEPS]`, of which the first
+    `count`, int32, were computed.
+    """
+    alone, capacity = group.step.ndim == 0, sampling.cached_tiles(rows, problem)
+
+    def one_run(state: TrainState, shared: tuple[Features, Array]) -> tuple[TrainState, Losses]:
+        def batch_at(_: Array, state: TrainState) -> Batch:
+            key = jax.random.wrap_key_data(state.key)
+            drawn, mask = sampling.draw(key, state.step, state.extent, problem, capacity)
+            batch = Batch(sampling.pick(shared[0], drawn), mask)
+            return devices.constrain_batch(batch) if alone else batch
+
+        return _steps(state, batch_at, shared[1], problem)
+
+    return devices.map_runs(one_run, group, (rows, count), alone=alone)
 
 
 @functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
 def steps_on_batches(
-    group: TrainState, batches: Batch, problem: Problem
+    group: TrainState, batches: Batch, count: Array, problem: Problem
 ) -> tuple[TrainState, Losses]:
-    """Runs a step for each of the batches `[G, steps, P, ...]`; losses are `[G, steps]`."""
-    alone = group.step.shape[0] == 1
+    """Runs a step for each of the first `count` of batches `[G, steps, P, ...]`, or those of a
+    single run `[steps, P, ...]`; see `steps_on_device`.
+    """
+    alone = group.step.ndim == 0
 
-    def body(state: TrainState, batch: Batch) -> tuple[TrainState, Losses]:
-        batch = devices.constrain_batch(batch) if alone else batch
-        return step(state, batch, problem)
+    def one_run(run: tuple[TrainState, Batch], count: Array) -> tuple[TrainState, Losses]:
+        def batch_at(index: Array, _: TrainState) -> Batch:
+            batch: Batch = jax.tree.map(lambda x: x[index], run[1])
+            return devices.constrain_batch(batch) if alone else batch
 
-    def one_run(run: tuple[TrainState, Batch], _: None) -> tuple[TrainState, Losses]:
-        return lax.scan(body, *run)
+        return _steps(run[0], batch_at, count, problem)
 
-    return devices.map_runs(one_run, (group, batches), None)
+    return devices.map_runs(one_run, (group, batches), count, alone=alone)
 
 
 def _advance(
     group: TrainState, cache: FeatureCache, problem: Problem, steps: int
-) -> tuple[TrainState, Losses]:
-    if cache.place == "device":
-        return steps_on_device(group, cache.rows, problem, steps)
-    runs, parts = group.step.shape[0], []
-    at_once = max(1, GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem)))
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Runs steps of a group or a single run; losses are `[G, steps]`."""
+    runs, parts = np.size(group.step), []
+    at_once = SCAN_STEPS
+    if cache.place != "device":
+        wanted = GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem))
+        at_once = max(1, min(SCAN_STEPS, wanted))
     for start in range(0, steps, at_once):
-        some, which = min(at_once, steps - start), (group.key, group.step[0], group.dataset)
-        batches = sampling.gather(cache.rows, *which, some, problem)
-        group, losses = steps_on_batches(group, batches, problem)
-        parts.append(losses)
-    return group, jax.tree.map(lambda *x: jnp.concatenate(x, 1), *parts)
+        count = min(at_once, steps - start)
+        if cache.place == "device":
+            group, losses = steps_on_device(group, cache.rows, np.int32(count), problem)
+        else:
+            first = np.asarray(devices.fetch(group.step)).reshape(-1)[0]
+            which = group.key, first, group.extent
+            batches = sampling.gather(cache.rows, *which, at_once, problem)
+            group, losses = steps_on_batches(group, batches, np.int32(count), problem)
+        parts.append({k: v.reshape(runs, -1)[:, :count] for k, v in devices.fetch(losses).items()})
+    return group, {k: np.concatenate([part[k] for part in parts], 1) for k in parts[0]}
 
 
 def train(
@@ -113,35 +149,36 @@ def train(
     cache: FeatureCache,
     problem: Problem,
     save: Save | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
-    """Trains runs, all at the same step, together to the last one.
+    """Trains runs, all at the same step and of as many steps, together to the last one.
 
-    `save`, if given, is called about every `checkpoint_every` steps and at the end; SIGTERM then
-    ends the process with exit code 0, after all runs are saved as far as they are.
+    `save`, if given, is called about every `checkpoint_every` steps and at the end. Once `stopping`
+    is true, on all processes, all runs are saved and returned as far as they are.
 
-    Returns the states at the last step, and level -> loss of every step done `[G, steps]`. Raises
-    InputError: a loss or a parameter that is not finite; such a state is not saved.
+    Returns the states, and level -> loss of every step done `[G, steps]`. The buffers of the given
+    states are donated. Raises InputError: a loss or a parameter that is not finite; such a state is
+    not saved.
     """
-    total, every, done = problem.total_steps, problem.train.checkpoint_every, int(states[0].step)
-    # Scans of one length, as far as it goes: each length is a program of its own.
-    length = -(-total // -(-total // min(SCAN_STEPS, every)))
+    total, done = int(states[0].extent.total_steps), int(states[0].step)
+    every = problem.train.checkpoint_every
+    length = min(SCAN_STEPS, every)
     groups, cache = _groups(states), _replicated(cache, len(states))
     del states
-    curves = [_Curve() for _ in groups]
-    with (
-        interrupts.deferred() if save else nullcontext(lambda: False) as stopping,
-        tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar,
-    ):
-        while done < total and not stopping():
+    curves, stopped = [_Curve() for _ in groups], stopping()
+    with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
+        bar.set_postfix_str("compiling")
+        while done < total and not stopped:
             steps = min(length, total - done)
             for index, curve in enumerate(curves):
-                if not stopping():
+                if not stopped:
                     groups[index], losses = _advance(groups[index], cache, problem, steps)
-                    curve.add(jax.device_get(losses), done)
+                    curve.add(losses, done)
+                    stopped = stopping()
             done += steps
             bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].since(-1).items()})
             bar.update(steps)
-            if stopping() or (done < total and done % every < steps):
+            if stopped or (done < total and done % every < steps):
                 _save([unstack(group) for group in groups], curves, save)
     runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters
@@ -187,11 +224,16 @@ def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save | None)
 
 def _check_finite(state: TrainState) -> None:
     held = {"heads": state.heads, "optimizer": state.opt_state}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(held):
-        if not jnp.isfinite(leaf).all():
+    for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite(held))):
+        if not finite:
             where = f"is not finite after step {state.step}"
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{name} {where}: lower train.learning_rate")
+
+
+@jax.jit
+def _finite(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
 
 
 def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
-from pfm_jax.model.problem import Problem
+from pfm_jax.model.problem import Extent, Problem
 from pfm_jax.types import LEVELS, Batch, Features
 
 Indices = dict[str, Array]
@@ -26,40 +26,59 @@ Masks = dict[str, Array]
 """Level -> 1 for a real row, 0 for padding, `[P]`."""
 
 
-def draw(key: Array, step: Array, dataset: Array, problem: Problem) -> tuple[Indices, Masks]:
+def draw(
+    key: Array, step: Array, extent: Extent, problem: Problem, num_tiles: int
+) -> tuple[Indices, Masks]:
     """Draws the rows `[P]` of each level that a step sees, and their masks `[P]`.
 
     Positions are drawn uniformly with replacement, independently of which other levels there are,
     the candidates of `keep_hardest` last. Images: every image once an epoch, in a new order each
     epoch, the last batch padded.
 
-    `dataset` is the number of the data set in the cache.
+    `extent` is the run's part of the cache's `num_tiles` tiles, on which the draw does not depend.
     """
-    draw_one = _draw_positions if problem.train.sampling == "positions" else _draw_images
-    rows, masks = draw_one(key, step, problem)
-    return {k: r + dataset * problem.row_counts[k] for k, r in rows.items()}, masks
+    if problem.train.sampling == "positions":
+        rows, masks = _draw_positions(key, step, extent, problem)
+    else:
+        rows, masks = _draw_images(key, step, extent, problem, num_tiles)
+    positions = dict(problem.positions)
+    return {k: r + extent.first_tile * positions[k] for k, r in rows.items()}, masks
 
 
-def _draw_positions(key: Array, step: Array, problem: Problem) -> tuple[Indices, Masks]:
+def _draw_positions(
+    key: Array, step: Array, extent: Extent, problem: Problem
+) -> tuple[Indices, Masks]:
     rows, masks, key = {}, {}, jax.random.fold_in(key, step)
-    for level, size in sorted(problem.row_counts.items()):
+    for level, positions in sorted(problem.positions):
         own, shape = jax.random.fold_in(key, LEVELS.index(level)), rows_drawn(level, problem)
-        rows[level] = jax.random.randint(own, (shape,), 0, size)
+        rows[level] = jax.random.randint(own, (shape,), 0, extent.num_tiles * positions)
         masks[level] = jnp.ones(shape)
     return rows, masks
 
 
-def _draw_images(key: Array, step: Array, problem: Problem) -> tuple[Indices, Masks]:
-    num_images, batch_size = problem.num_tiles, problem.train.batch_size
-    batches = -(-num_images // batch_size)
-    order = jax.random.permutation(jax.random.fold_in(key, step // batches), num_images)
+def _draw_images(
+    key: Array, step: Array, extent: Extent, problem: Problem, num_tiles: int
+) -> tuple[Indices, Masks]:
+    count, batch_size = extent.num_tiles, problem.train.batch_size
+    batches = -(-count // batch_size)
+    order = _order(jax.random.fold_in(key, step // batches), count, num_tiles)
     slots = (step % batches) * batch_size + jnp.arange(batch_size)
-    images, real = order[slots % num_images], (slots < num_images).astype(jnp.float32)
+    images, real = order[slots % count], (slots < count).astype(jnp.float32)
     rows, masks = {}, {}
     for level, positions in sorted(problem.positions):
         rows[level] = (images[:, None] * positions + jnp.arange(positions)[None]).reshape(-1)
         masks[level] = jnp.repeat(real, positions)
     return rows, masks
+
+
+def _order(key: Array, count: Array, capacity: int) -> Array:
+    """A random order of the first `count` of `capacity` images, the others after them.
+
+    Each image has random bits of its own, so that its place does not depend on `capacity`.
+    """
+    every = jnp.arange(capacity)
+    bits = jax.vmap(lambda image: jax.random.bits(jax.random.fold_in(key, image)))(every)
+    return jnp.lexsort((bits, every >= count))
 
 
 def rows_drawn(level: str, problem: Problem) -> int:
@@ -96,23 +115,41 @@ def keep_hardest(trained: Heads, drawn: Batch, problem: Problem) -> Batch:
     return Batch(pick(drawn.features, rows), masks)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "problem"))
+@functools.partial(jax.jit, static_argnames=("steps", "problem", "num_tiles"))
 def _draw_many(
-    keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
+    keys: Array, first: np.int32, extents: Extent, steps: int, problem: Problem, num_tiles: int
 ) -> tuple[Indices, Masks]:
-    def one_run(key: Array, dataset: Array) -> tuple[Indices, Masks]:
-        one_step = functools.partial(draw, problem=problem)
-        return jax.vmap(one_step, (None, 0, None))(key, first + jnp.arange(steps), dataset)
+    def one_run(key: Array, extent: Extent) -> tuple[Indices, Masks]:
+        one_step = functools.partial(draw, problem=problem, num_tiles=num_tiles)
+        key = jax.random.wrap_key_data(key)
+        return jax.vmap(one_step, (None, 0, None))(key, first + jnp.arange(steps), extent)
 
-    return jax.vmap(one_run)(keys, datasets)
+    alone = keys.ndim == 1
+    return one_run(keys, extents) if alone else jax.vmap(one_run)(keys, extents)
 
 
 def gather(
-    rows: Features, keys: Array, first: Array, datasets: Array, steps: int, problem: Problem
+    rows: Features,
+    keys: Array,
+    first: np.int32,
+    extents: Extent,
+    steps: int,
+    problem: Problem,
 ) -> Batch:
-    """Gathers the batches `[G, steps, P, ...]` of runs, from step `first` on, on host or disk."""
-    drawn, masks = _draw_many(keys, first, datasets, steps, problem)
+    """Gathers the batches of runs, from step `first` on, on host or disk.
+
+    `keys` and `extents` are those of a `TrainState`: of one run, whose batches are
+    `[steps, P, ...]`, or of a group, `[G, steps, P, ...]`.
+    """
+    capacity = cached_tiles(rows, problem)
+    drawn, masks = _draw_many(keys, first, extents, steps, problem, capacity)
     return Batch(pick(rows, jax.tree.map(np.asarray, drawn)), masks)
+
+
+def cached_tiles(rows: Features, problem: Problem) -> int:
+    """Tiles that a cache has room for."""
+    level, positions = problem.positions[0]
+    return rows[level].source.shape[0] // positions
 
 
 def step_bytes(rows: Features, problem: Problem) -> int:

@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
+from pfm_jax.config import TrainConfig
 from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
-from pfm_jax.model.problem import Problem
+from pfm_jax.model.problem import Extent, Problem
 from pfm_jax.training import sampling
 from pfm_jax.types import Batch, Pair
 
@@ -30,49 +32,59 @@ class TrainState:
         step: int32, steps done.
         heads: level -> heads, with BatchNorm's running statistics.
         opt_state: of `optimizer`.
-        key: folded into every random choice; never changes.
-        dataset: int32, which of the cache's data sets it learns from; never changes.
+        key: uint32 `[2]`, data of the key that is folded into every random choice; never changes.
+        extent: the features that it learns from, and for how many steps; never changes.
     """
 
     step: Array
     heads: Heads
     opt_state: Any
     key: Array
-    dataset: Array
+    extent: Extent
 
 
-def optimizer(problem: Problem) -> optax.GradientTransformation:
-    """Matches torch's Adam, with a rate for each level; weight decay is L2 in the gradient."""
-    config, total = problem.train, problem.total_steps
-    rising = round(config.warmup * total)
+def optimizer(train: TrainConfig) -> optax.GradientTransformation:
+    """Matches torch's Adam before the learning rate; weight decay is L2 in the gradient."""
+    decay = optax.add_decayed_weights(train.weight_decay)
+    return optax.chain(decay, optax.scale_by_adam(b2=train.beta2))
 
-    def one(peak: float) -> optax.GradientTransformation:
-        falling = {
-            "constant": optax.constant_schedule(peak),
-            "cosine": optax.cosine_decay_schedule(peak, total - rising),
-            "linear": optax.linear_schedule(peak, 0, total - rising),
-        }[config.schedule]
-        rate = optax.join_schedules([optax.linear_schedule(0, peak, rising), falling], [rising])
-        adam = optax.adam(rate if rising else falling, b2=config.beta2)
-        return optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
 
-    transforms = {level: one(config.learning_rate[level]) for level in problem.levels}
-    return optax.partition(transforms, {level: level for level in transforms})
+def rate(step: Array, total_steps: Array, train: TrainConfig) -> Array:
+    """Fraction of the peak learning rate at a step: a linear warm-up, then the schedule.
+
+    The number of steps in all is an array, so that one program serves runs of any length.
+    """
+    rising = jnp.round(train.warmup * total_steps)
+    left = jnp.maximum(total_steps - rising, 1)
+    done = jnp.clip((step - rising) / left, 0, 1)
+    falling = {
+        "constant": jnp.ones_like(done),
+        "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done)),
+        "linear": 1 - done,
+    }[train.schedule]
+    return jnp.where(step < rising, step / jnp.maximum(rising, 1), falling)
 
 
 @functools.partial(jax.jit, static_argnames=("channels", "problem"))
-def _init(key: Array, channels: tuple[tuple[str, Pair[int]], ...], problem: Problem) -> TrainState:
+def _init(
+    seed: Array, extent: Extent, channels: tuple[tuple[str, Pair[int]], ...], problem: Problem
+) -> TrainState:
+    key = jax.random.key(seed)
     fresh = heads.init(jax.random.fold_in(key, 0), dict(channels), problem.mapping)
-    opt_state = optimizer(problem).init(heads.split(fresh)[0])
-    return TrainState(jnp.int32(0), fresh, opt_state, jax.random.fold_in(key, 1), jnp.int32(0))
+    opt_state = optimizer(problem.train).init(heads.split(fresh)[0])
+    own = jax.random.key_data(jax.random.fold_in(key, 1))
+    return TrainState(jnp.int32(0), fresh, opt_state, own, extent)
 
 
-def init_state(seed: int, channels: dict[str, Pair[int]], problem: Problem) -> TrainState:
+def init_state(
+    seed: int, channels: dict[str, Pair[int]], problem: Problem, extent: Extent
+) -> TrainState:
     """A run before its first step; `seed` decides the heads' weights and every draw.
 
     `channels`: level -> channels of each network's features; see `features.feature_channels`.
     """
-    return _init(jax.random.key(seed), tuple(channels.items()), problem)
+    # The low 32 bits, as `jax.random.key` takes them of a Python integer.
+    return _init(np.uint32(seed & 0xFFFFFFFF), extent, tuple(channels.items()), problem)
 
 
 def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState, Losses]:
@@ -80,18 +92,21 @@ def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState,
 
     Pure, and may be mapped over runs by `vmap`. The batch holds hard-mining candidates last.
     """
+    train = problem.train
     features = jax.tree.map(lambda rows: rows.astype(jnp.float32), batch.features)
     batch = Batch(features, batch.mask)
-    if problem.train.sampling == "positions" and problem.train.candidates:
+    if train.sampling == "positions" and train.candidates:
         batch = sampling.keep_hardest(state.heads, batch, problem)
     learned, running = heads.split(state.heads)
 
     def loss(learned: Heads) -> tuple[Array, tuple[Losses, Heads]]:
-        dtype = jnp.dtype(problem.train.precision)
+        dtype = jnp.dtype(train.precision)
         return heads.loss(heads.merge(learned, running), batch, problem.mapping, dtype)
 
     grads, (losses, updated) = jax.grad(loss, has_aux=True)(learned)
-    updates, opt_state = optimizer(problem).update(grads, state.opt_state, learned)
-    learned = optax.apply_updates(learned, updates)
-    merged = heads.merge(learned, heads.split(updated)[1])
-    return TrainState(state.step + 1, merged, opt_state, state.key, state.dataset), losses
+    updates, opt_state = optimizer(train).update(grads, state.opt_state, learned)
+    fraction = rate(state.step, state.extent.total_steps, train)
+    scale = {level: -train.learning_rate[level] * fraction for level in learned}
+    scaled = {k: jax.tree.map(lambda u, s=scale[k]: s * u, updates[k]) for k in learned}
+    merged = heads.merge(optax.apply_updates(learned, scaled), heads.split(updated)[1])
+    return TrainState(state.step + 1, merged, opt_state, state.key, state.extent), losses

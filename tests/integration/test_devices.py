@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +21,7 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
 from pfm_jax.inference import detector
 from pfm_jax.model import features, heads, scoring
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.runs import run
 from pfm_jax.runs.fit import make_detector
@@ -38,7 +41,7 @@ def use(count: int, patch: pytest.MonkeyPatch) -> None:
     """From now on there are so many devices (fake ones, of one CPU)."""
     some = jax.devices()[:count]
     patch.setattr(devices, "devices", lambda: some)
-    for function in (loop.steps_on_device, cache._store_on_device, cache._finite, scoring.fuse):
+    for function in (loop.steps_on_device, cache._store_on_device, cache._zeros, scoring.fuse):
         function.clear_cache()
     features.extract.clear_cache()
     detector.score_batch.clear_cache()
@@ -50,8 +53,9 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     networks, _ = load_networks(config.networks, sources.weights_dir)
     dataset = run.load_dataset(config, "grid", sources)
     rows = cache.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, "device")
-    problem = make_problem(config, len(dataset.train))
-    state = train.init_state(config.seed, features.feature_channels(networks, LEVELS), problem)
+    problem, channels = make_problem(config), features.feature_channels(networks, LEVELS)
+    extent = make_extent(problem, len(dataset.train))
+    state = train.init_state(config.seed, channels, problem, extent)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
     trained = make_detector(networks, state.heads, config, dataset.train, [], {})
@@ -111,7 +115,9 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def launch(sources: Sources, workdir: Path, processes: int) -> list[subprocess.CompletedProcess]:
+def start(
+    sources: Sources, workdir: Path, processes: int, steps: int = 50
+) -> list[subprocess.Popen[str]]:
     """`launch.train` by so many processes on loopback, each with one device and a cache."""
     port, started = free_port(), []
     for number in range(processes):
@@ -122,30 +128,44 @@ def launch(sources: Sources, workdir: Path, processes: int) -> list[subprocess.C
         }
         command = [
             *(sys.executable, "-m", "launch.train", "--config=tests/small_run.py"),
-            *("--config.train.steps=50", "--config.train.precision=float32"),
+            *(f"--config.train.steps={steps}", "--config.train.precision=float32"),
             *("--config.train.candidates=0", "--config.scoring.precision=float32"),
             "--config.seed=1",  # a head of seed 0 amplifies rounding a hundredfold
             *(f"--data_dir={sources.data_dir}", f"--weights_dir={sources.weights_dir}"),
             *("--category=grid", f"--workdir={workdir}"),
             *[f"--distributed=127.0.0.1:{port},{number},{processes}"] * (processes > 1),
         ]
-        started.append(
-            subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    done = []
-    for process in started:
-        out, error = process.communicate(timeout=150)
-        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, error))
-    for one in done:
-        assert one.returncode == 0, one.stderr[-3000:]
-    return done
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+    return started
+
+
+def finished(started: list[subprocess.Popen[str]]) -> None:
+    """Waits for processes that all end well."""
+    errors = [process.communicate(timeout=150)[1] for process in started]
+    for process, error in zip(started, errors, strict=True):
+        assert process.returncode == 0, error[-3000:]
+
+
+def launch(sources: Sources, workdir: Path, processes: int) -> None:
+    finished(start(sources, workdir, processes))
+
+
+def test_one_sigterm_ends_all_processes(sources: Sources, tmp_path: Path) -> None:
+    """Both save and exit with 0; resumed, the run is bitwise what an undisturbed one is."""
+    finished(start(sources, tmp_path / "whole", 2, steps=100))
+    processes = start(sources, tmp_path / "run", 2, steps=100)
+    curve = tmp_path / "run" / "grid" / "metrics.jsonl"
+    while not curve.is_file() and processes[1].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    finished(processes)
+    assert not (tmp_path / "run" / "grid" / "metrics.json").exists()
+    saved = [int(path.name) for path in (tmp_path / "run/grid/checkpoints").glob("[0-9]*")]
+    assert 0 < max(saved) < 100
+    finished(start(sources, tmp_path / "run", 2, steps=100))
+    whole, resumed = (tmp_path / one / "grid" / "scores.csv" for one in ("whole", "run"))
+    assert whole.read_text() == resumed.read_text()
 
 
 def test_two_processes_are_one_run(sources: Sources, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import loop
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Checkpoints, Provenance
-from tests.small_training import fresh, leaves, make_cache, problem_of
+from tests.small_training import ROWS, fresh, leaves, make_cache, problem_of
 from tests.synthetic import LEVELS, small_config
 
 
@@ -53,19 +52,21 @@ def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
 @pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seeds on two data sets as one batch, on several devices: what each would do alone.
+    """Three seeds on two data sets of two sizes as one batch: what each would do alone.
 
     (Without candidates: a batched product rounds otherwise, and the next worst may be the worst.)
     """
-    config = small_config(precision="float32", steps=10, candidates=0)
-    cache, problem, alone = make_cache(10, place), problem_of(config, 5), []
-    for seed, dataset in ((0, 0), (1, 1), (2, 1)):
-        rows = jax.tree.map(lambda r, d=dataset: np.split(np.asarray(r), 2)[d], cache.rows)
-        alone.append(loop.train(fresh(problem, seed), FeatureCache(rows, "host"), problem)[1])
-    states = [
-        dataclasses.replace(state, dataset=jnp.int32(dataset))
-        for state, dataset in zip(fresh(problem, 0, 1, 2), (0, 1, 1), strict=True)
-    ]
+    config = small_config(precision="float32", steps=5, candidates=0)
+    cache, problem, alone = make_cache(10, place), problem_of(config), []
+    parts, states = ((0, 0, 4), (1, 4, 6), (2, 4, 6)), []
+    for seed, first, count in parts:
+        rows = {}
+        for level, positions in ROWS.items():
+            own = slice(first * positions, (first + count) * positions)
+            rows[level] = jax.tree.map(lambda r, own=own: np.asarray(r)[own], cache.rows[level])
+        (state,) = fresh(problem, seed, num_images=count)
+        alone.append(loop.train([state], FeatureCache(rows, "host"), problem)[1])
+        states += fresh(problem, seed, num_images=count, first=first)
     some = jax.devices()[:devices]
     with monkeypatch.context() as patch:
         patch.setattr(jax, "default_backend", lambda: "accelerator")

@@ -15,7 +15,7 @@ from pfm_jax import training as train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import heads as mapping
 from pfm_jax.model.heads import Head, Heads
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.types import Batch, Pair
 from tests.parity.goldens.seeded import SEED, seeded_images, seeded_tensor
 
@@ -32,7 +32,8 @@ TRAIN = TrainConfig(
     weight_decay=1e-5,
     precision="float32",
 )
-PROBLEM = make_problem(Config(mapping=MAPPING, train=TRAIN), num_images=1)
+PROBLEM = make_problem(Config(mapping=MAPPING, train=TRAIN))
+EXTENT = make_extent(PROBLEM, num_images=1)
 CHANNELS = {LEVEL: Pair(SOURCE, TARGET)}
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
@@ -89,7 +90,7 @@ def batch_of(seed: int) -> Batch:
 
 @pytest.fixture
 def state() -> train.TrainState:
-    fresh = train.init_state(0, CHANNELS, PROBLEM)
+    fresh = train.init_state(0, CHANNELS, PROBLEM, EXTENT)
     return dataclasses.replace(fresh, heads={LEVEL: seeded_like(fresh.heads[LEVEL])})
 
 

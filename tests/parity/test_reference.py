@@ -22,7 +22,7 @@ from pfm_jax.config import (
 )
 from pfm_jax.model import features, scoring
 from pfm_jax.model import heads as mapping
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.types import Batch, ScoreMaps
 from tests.parity.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights
@@ -45,7 +45,8 @@ CONFIG = Config(
     ),
 )
 IMAGES = seeded_bytes((2, 64, 64, 3))
-PROBLEM = make_problem(CONFIG, len(IMAGES))
+PROBLEM = make_problem(CONFIG)
+EXTENT = make_extent(PROBLEM, len(IMAGES))
 
 score = jax.jit(scoring.score, static_argnames="spec")
 
@@ -61,7 +62,7 @@ def networks(weights: str) -> Networks:
 
 
 def first_state(networks: Networks) -> train.TrainState:
-    return train.init_state(0, features.feature_channels(networks, LEVELS), PROBLEM)
+    return train.init_state(0, features.feature_channels(networks, LEVELS), PROBLEM, EXTENT)
 
 
 def maps_of(networks: Networks, heads: mapping.Heads, precision: str = "float32") -> ScoreMaps:

@@ -11,9 +11,9 @@ import pytest
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
-from pfm_jax.runs import train
+from pfm_jax.runs.partition import partition
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
 from pfm_jax.training import cache
@@ -56,12 +56,17 @@ def test_groups_follow_memory(
         for _ in range(2)
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    problem, channels = make_problem(config, 6), feature_channels(networks, LEVELS)
-    state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem)))
-    features = devices.tree_bytes(cache.cache_shapes(networks, 6, Tiles(64, 64, 0), LEVELS))
+    problem, channels = make_problem(config), feature_channels(networks, LEVELS)
+    extent = make_extent(problem, 6)
+    state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem, extent)))
+    features = devices.tree_bytes(cache.cache_shapes(networks, 8, Tiles(64, 64, 0), LEVELS))
     room = (runs_in_memory * 3 * state + 2 * features) / cache.MEMORY_FRACTION
     monkeypatch.setattr(devices, "free_on_device", lambda: room)
-    assert [len(some) for some in train.partition(runs, networks)] == expected
-    more = dataclasses.replace(provenance, num_images=7)
-    other = [*runs, RunFolder(Path("wood"), more, dataset)]
-    assert len(train.partition(other, networks)) == len(expected) + 1
+    assert [len(some) for some in partition(runs, networks)] == expected
+    # Another number of images trains along where there is room, another number of steps does not.
+    more = RunFolder(Path("wood"), dataclasses.replace(provenance, num_images=9), dataset)
+    together = backend == "gpu"
+    assert len(partition([*runs, more], networks)) == len(expected) + (not together)
+    longer = dataclasses.replace(provenance, config=small_config(steps=31), category="wood")
+    other = RunFolder(Path("wood"), longer, dataset)
+    assert len(partition([*runs, other], networks)) == len(expected) + 1

@@ -12,7 +12,7 @@ from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import Sources
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.training import loop
 from pfm_jax.types import InputError
 from tests.synthetic import make_sources, small_config
@@ -27,8 +27,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
     config = small_config()
     networks, _ = load_networks(config.networks, sources.weights_dir)
-    channels = feature_channels(networks, config.levels)
-    state = train.init_state(config.seed, channels, make_problem(config, 6))
+    channels, problem = feature_channels(networks, config.levels), make_problem(config)
+    state = train.init_state(config.seed, channels, problem, make_extent(problem, 6))
     head = state.heads["conv2_x"]
     shared = dataclasses.replace(head.shared, bias=head.shared.bias.at[0].set(np.inf))
     bad = {**state.heads, "conv2_x": dataclasses.replace(head, shared=shared)}

@@ -8,6 +8,7 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pfm_jax.backbones.networks import Networks, load_networks
@@ -15,50 +16,55 @@ from pfm_jax.config import Config, NetworksConfig, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.model import features
 from pfm_jax.model import heads as mapping
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import devices as sharding
 from pfm_jax.training import cache as cache_module
 from pfm_jax.training import sampling
+from pfm_jax.training.step import rate
 from pfm_jax.types import Batch, Dataset
 from tests.small_training import SIZE, fresh, make_cache, problem_of
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
 
 
-def test_a_problem_knows_the_rows_of_its_features() -> None:
+def test_a_problem_knows_its_positions_and_an_extent_its_tiles() -> None:
     problem, cache = problem_of(small_config()), make_cache(num_images=5)
     assert problem.levels == LEVELS
-    assert problem.row_counts == {level: len(pair.source) for level, pair in cache.rows.items()}
+    assert sampling.cached_tiles(cache.rows, problem) == 5
+    assert dict(problem.positions) == {k: len(pair.source) // 5 for k, pair in cache.rows.items()}
     assert hash(problem) == hash(problem_of(small_config()))
     tiled = replaced(
         small_config(),
         {"data.image_size": 2 * SIZE, "data.tile_size": SIZE, "data.tile_overlap": 0},
     )
-    assert make_problem(tiled, 5).row_counts == {k: 4 * n for k, n in problem.row_counts.items()}
+    assert make_problem(tiled).positions == problem.positions
+    extent = make_extent(make_problem(tiled), 5, first_image=2)
+    assert (int(extent.first_tile), int(extent.num_tiles)) == (8, 20)
 
 
 def test_positions_are_drawn_uniformly_and_anew() -> None:
     config = small_config(positions=dict.fromkeys(LEVELS, 4096), candidates=0)
     sizes, key = tuple((level, 4) for level in LEVELS), jax.random.key(0)
-    problem = dataclasses.replace(problem_of(config, 4), positions=sizes)
-    rows, masks = sampling.draw(key, jnp.int32(3), jnp.int32(0), problem)
+    problem = dataclasses.replace(problem_of(config), positions=sizes)
+    extent = make_extent(problem, 4)
+    rows, masks = sampling.draw(key, jnp.int32(3), extent, problem, 4)
     for level in LEVELS:
         counts = np.bincount(rows[level], minlength=16)
         assert counts.shape == (16,)
         assert ((counts - 256) ** 2 / 256).sum() < 45  # chi-squared, 15 degrees: p = 1e-4
         assert masks[level].tolist() == [1.0] * 4096
     assert (rows["conv2_x"] != rows["conv3_x"]).any()
-    anew, _ = sampling.draw(key, jnp.int32(4), jnp.int32(0), problem)
+    anew, _ = sampling.draw(key, jnp.int32(4), extent, problem, 4)
     assert (anew["conv2_x"] != rows["conv2_x"]).any()
 
 
 @pytest.mark.slow
 def test_half_of_a_batch_is_the_worst_mapped_of_its_candidates() -> None:
     level, config = "conv4_x", small_config(positions=dict.fromkeys(LEVELS, 7), candidates=3)
-    cache, problem = make_cache(num_images=20), problem_of(config, 20)
-    state = fresh(problem)[0]
-    rows, _ = sampling.draw(state.key, state.step, jnp.int32(0), problem)
+    cache, problem = make_cache(num_images=20), problem_of(config)
+    state, key = fresh(problem, num_images=20)[0], jax.random.key(0)
+    rows, _ = sampling.draw(key, state.step, state.extent, problem, 20)
     assert {k: v.shape for k, v in rows.items()} == dict.fromkeys(LEVELS, (4 + 3 * 7,))
     drawn = jax.tree.map(lambda x: x.astype(jnp.float32), sampling.pick(cache.rows, rows))
     masks = {k: jnp.ones(len(v)) for k, v in rows.items()}
@@ -74,13 +80,13 @@ def test_half_of_a_batch_is_the_worst_mapped_of_its_candidates() -> None:
 
 def test_every_image_once_an_epoch_in_a_new_order() -> None:
     config = small_config(sampling="images", batch_size=3)
-    problem = problem_of(replaced(config, {"mapping.latent": {"conv4_x": 8}}), 7)
-    key, epochs = jax.random.key(0), []
+    problem = problem_of(replaced(config, {"mapping.latent": {"conv4_x": 8}}))
+    key, epochs, extent = jax.random.key(0), [], make_extent(problem, 7)
     for epoch in range(2):
         seen: Counter[int] = Counter()
-        for step in range(3):
-            number = jnp.int32(3 * epoch + step)
-            rows, masks = sampling.draw(key, number, jnp.int32(0), problem)
+        for batch in range(3):
+            number = jnp.int32(3 * epoch + batch)
+            rows, masks = sampling.draw(key, number, extent, problem, 7)
             assert rows["conv4_x"].shape == (12,)
             seen.update(rows["conv4_x"][masks["conv4_x"] == 1].tolist())
             epochs.append(rows["conv4_x"].tolist())
@@ -88,10 +94,40 @@ def test_every_image_once_an_epoch_in_a_new_order() -> None:
     assert epochs[:3] != epochs[3:]
 
 
+@pytest.mark.parametrize("how", ["positions", "images"])
+def test_a_draw_depends_neither_on_the_room_of_the_cache_nor_on_other_data_sets(how: str) -> None:
+    config = small_config(sampling=how, batch_size=3)
+    problem, key, draws = problem_of(config), jax.random.key(0), []
+    for first, room in ((0, 7), (0, 16), (5, 12)):
+        extent = make_extent(problem, 7, first)
+        rows, _ = sampling.draw(key, jnp.int32(4), extent, problem, room)
+        draws.append({k: np.asarray(rows[k]) - first * n for k, n in problem.positions})
+    for level, positions in problem.positions:
+        assert draws[0][level].min() >= 0
+        assert draws[0][level].max() < 7 * positions
+        for other in draws[1:]:
+            np.testing.assert_array_equal(other[level], draws[0][level])
+
+
 def test_steps_of_both_schedules() -> None:
     images = Config(train=TrainConfig(sampling="images", batch_size=8, epochs=200))
-    assert make_problem(images, 209).total_steps == 27 * 200
-    assert make_problem(Config(train=TrainConfig(steps=7)), 209).total_steps == 7
+    assert make_extent(make_problem(images), 209).total_steps == 27 * 200
+    positions = Config(train=TrainConfig(steps=7))
+    assert make_extent(make_problem(positions), 209).total_steps == 7
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_rates_are_those_of_optax(schedule: str) -> None:
+    config, total = TrainConfig(schedule=schedule, warmup=0.2), 50
+    falling = {
+        "constant": optax.constant_schedule(1.0),
+        "cosine": optax.cosine_decay_schedule(1.0, 40),
+        "linear": optax.linear_schedule(1.0, 0, 40),
+    }[schedule]
+    expected = optax.join_schedules([optax.linear_schedule(0, 1.0, 10), falling], [10])
+    for at in range(total + 1):
+        ours = rate(jnp.int32(at), jnp.int32(total), config)
+        np.testing.assert_allclose(ours, expected(at), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +157,9 @@ def test_caches_hold_the_features_of_every_image(
         for ours, theirs in zip(cache.rows[level], expected[level], strict=True):
             assert ours.dtype == np.float16
             rows = np.asarray(theirs).reshape(-1, theirs.shape[-1])
-            np.testing.assert_allclose(ours, rows, atol=1e-3)
-            norms = np.linalg.norm(np.asarray(ours, np.float32), axis=-1)
+            real = np.asarray(ours, np.float32)[: len(rows)]
+            np.testing.assert_allclose(real, rows, atol=1e-3)
+            norms = np.linalg.norm(real, axis=-1)
             np.testing.assert_allclose(norms, 1, atol=2e-3)
 
 

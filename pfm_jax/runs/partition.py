@@ -1,0 +1,46 @@
+"""Runs in parts that train together, as many as fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from pfm_jax.backbones.networks import Networks
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import make_extent
+from pfm_jax.runs.run import RunFolder
+from pfm_jax.system import devices
+from pfm_jax.training import cache
+from pfm_jax.training.step import init_state
+
+
+def images_cached(runs: Sequence[RunFolder]) -> int:
+    """Images whose features are cached for runs that train together, each data set's once."""
+    sizes = {run.provenance.category: run.provenance.num_images for run in runs}
+    return cache.capacity(sum(sizes.values()))
+
+
+def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
+    """Partitions runs into those that train together, as many as fit in memory.
+
+    A run needs memory for three copies of its state, a data set for its features. Runs that train
+    together have as many steps. On a CPU only the seeds of one category do: arithmetic is the limit
+    there, and more features in memory gain nothing.
+    """
+    config, problem = runs[0].config, runs[0].problem
+    free = cache.MEMORY_FRACTION * devices.free_on_device()
+    on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
+    fresh = jax.eval_shape(lambda: init_state(0, channels, problem, make_extent(problem, 1)))
+    image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
+    found: list[list[RunFolder]] = []
+    for run in sorted(runs, key=lambda run: run.provenance.num_images):
+        together = [*found[-1], run] if found else [run]
+        categories = {run.provenance.category for run in together}
+        need = 3 * len(together) * devices.tree_bytes(fresh) + images_cached(together) * image
+        alike = len({run.total_steps for run in together}) == 1
+        if found and alike and (len(categories) == 1 or not on_cpu) and need <= free:
+            found[-1] = together
+        else:
+            found.append([run])
+    return found
