@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from pfm_jax import metrics
+from pfm_jax.config import ScoringConfig
 from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluation import bootstrap, device_metrics, gallery
 from pfm_jax.evaluation.figures import Panel
 from pfm_jax.inference import calibration
 from pfm_jax.inference.detector import Detector
 from pfm_jax.model import scoring
-from pfm_jax.types import Dataset, Metrics
+from pfm_jax.types import Dataset, Metrics, ScoreMaps
 
 SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
@@ -111,20 +113,31 @@ def joined(levels: Sequence[str]) -> str:
     return "+".join(levels)
 
 
+@functools.partial(jax.jit, static_argnames=("parts", "config"))
+def _judged(
+    found: ScoreMaps, parts: tuple[tuple[str, ...], ...], config: ScoringConfig
+) -> ScoreMaps:
+    """Replaces the levels' maps by those that each combination of levels would be judged by."""
+    maps = {
+        joined(names): scoring.fuse({k: found.levels[k] for k in names}, config).fused
+        for names in parts
+    }
+    return ScoreMaps(maps, found.fused, found.image_scores)
+
+
 def _score(
     detector: Detector, dataset: Dataset, combinations: Combinations
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Maps `[N, H, W]`, if there are masks, and scores `[N]` by level, combination and "fused"."""
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
-    parts = (*((level,) for level in detector.config.levels), *combinations)
-    for found in detector.stream(dataset.test, "scoring"):
-        some = {joined(c): {k: found.levels[k] for k in c} for c in parts}
-        judged = {k: scoring.fuse(levels, detector.config.scoring) for k, levels in some.items()}
-        for name, one in {"fused": found, **judged}.items():
-            scores[name].append(np.asarray(one.image_scores))
+    parts = (*((level,) for level in detector.config.levels), *map(tuple, combinations))
+    judge = functools.partial(_judged, parts=parts, config=detector.config.scoring)
+    for found in detector.stream(dataset.test, "scoring", judge):
+        for name, some in {"fused": found.fused, **found.levels}.items():
+            scores[name].append(np.asarray(some).max((1, 2)))
             if dataset.has_masks:
-                maps[name].append(np.asarray(one.fused))
+                maps[name].append(np.asarray(some))
     stacked = {name: np.concatenate(batches) for name, batches in maps.items()}
     return stacked, {name: np.concatenate(batches) for name, batches in scores.items()}
 

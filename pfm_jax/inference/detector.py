@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,9 +86,20 @@ class Detector:
         recipe = repr((config.data, config.mapping, config.scoring)).encode()
         return hashlib.sha256(recipe + arrays.fingerprint(_arrays(self)).encode()).hexdigest()
 
-    def stream(self, examples: Sequence[Example], what: str | None = None) -> Iterator[ScoreMaps]:
-        """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`."""
-        score = functools.partial(score_batch, self)
+    def stream(
+        self,
+        examples: Sequence[Example],
+        what: str | None = None,
+        judge: Callable[[ScoreMaps], ScoreMaps] = lambda found: found,
+    ) -> Iterator[ScoreMaps]:
+        """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`.
+
+        `judge` sees each batch, still padded, on the devices.
+        """
+
+        def score(images: Any) -> ScoreMaps:
+            return judge(score_batch(self, images))
+
         return score_examples(score, examples, self.config.data.image_size, what)
 
     def image_scores(self, examples: Sequence[Example], what: str | None = None) -> np.ndarray:

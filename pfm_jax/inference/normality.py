@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def with_normality(detector: Detector, train: Sequence[Example]) -> Detector:
     if not detector.config.scoring.standardize:
         return detector
     check(detector.config, len(train))
-    plane = jnp.zeros((detector.config.data.image_size,) * 2)
+    plane: Any = np.zeros((detector.config.data.image_size,) * 2, np.float32)
     # The identity, for now: one program measures and later scores.
     identity = devices.replicate(Normality(plane, plane + 1))
     chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_IMAGES)).round().astype(int)

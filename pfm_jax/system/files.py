@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import http.client
+import logging
 import os
 import secrets
 import socket
@@ -18,6 +20,11 @@ from tqdm import tqdm
 
 from pfm_jax.system import devices
 from pfm_jax.types import InputError
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+"""Errors of `flock` on a file system that doesn't have it."""
+
+log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -68,6 +75,8 @@ def make(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Locks a folder for this process (and its peers) for the duration of the block.
 
+    Warns where the file system has no locks (Lustre, some NFS).
+
     Raises InputError: another process holds the lock, or the folder can't be written.
     """
     make(folder)
@@ -84,6 +93,10 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.read(descriptor, 200).decode(errors="replace")
             raise InputError(f"{folder}: in use by process {holder}") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning("%s: can't be locked here; nothing else may write to it", folder)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         yield

@@ -1,11 +1,15 @@
-"""Downloads at once, in threads of one process."""
+"""Downloads at once, in threads of one process; folders that can't be locked."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+
+import pytest
 
 from pfm_jax.system import files
 
@@ -24,3 +28,15 @@ def test_threads_download_one_file_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(download, range(8))) == {content}
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_system_without_locks_gets_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.locked(tmp_path / "run"):
+        assert (tmp_path / "run" / "lock").is_file()
+    assert "can't be locked here" in caplog.text

@@ -1,0 +1,46 @@
+"""Programs that a launch compiles: few, none for a second data set, none in a second process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.synthetic import make_category, make_weights
+
+ROOT = Path(__file__).parents[2]
+MOST_PROGRAMS = 8
+
+
+def launch(place: Path, category: str, workdir: str) -> dict[str, Any]:
+    command = [
+        *(sys.executable, "-m", "tests.programs", "--config=tests/small_run.py"),
+        *("--config.train.steps=60", f"--category={category}", "--seeds=0,1"),
+        *(f"--data_dir={place / 'data'}", f"--weights_dir={place / 'weights'}"),
+        f"--workdir={place / workdir}",
+    ]
+    environment = {**os.environ, "PFM_JAX_CACHE": str(place / "cache"), "JAX_PLATFORMS": "cpu"}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_few_programs_serve_all_data_sets_and_the_next_process(tmp_path: Path) -> None:
+    """Four data sets of four sizes, in training and in test images, and two seeds."""
+    for index, (good, bad) in enumerate(((11, 4), (14, 9), (21, 6), (31, 2))):
+        make_category(tmp_path / "data" / "abcd"[index], good=good, bad=bad, seed=1000 * index)
+    make_weights(tmp_path / "weights", "resnet18", "resnet18_caffe")
+    first = launch(tmp_path, "all", "first")
+    names = first["names"]
+    assert len(names) == len(set(names)) == first["misses"], f"twice or not kept: {names}"
+    assert len(names) <= MOST_PROGRAMS, names
+    again = launch(tmp_path, "all", "again")
+    assert again["misses"] == 0
+    results = [tmp_path / one / "seed_1" / "c" / "scores.csv" for one in ("first", "again")]
+    assert results[0].read_text() == results[1].read_text()
