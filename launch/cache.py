@@ -2,8 +2,8 @@
 
     python -m launch.cache --clear
 
-The cache is $PFM_JAX_CACHE, or pfm_jax below $XDG_CACHE_HOME or ~/.cache. Whatever a launch needs
-of it is made or downloaded again.
+The cache is $PFM_JAX_CACHE, or pfm_jax below $XDG_CACHE_HOME or ~/.cache. What is removed is made
+or downloaded again when a launch needs it. Weights, and whatever else lies there, are kept.
 """
 
 from absl import flags
@@ -12,7 +12,7 @@ from pfm_jax.system import cache_folder, files
 
 from .common import cli
 
-CLEAR = flags.DEFINE_bool("clear", False, "Remove everything in the cache.")
+CLEAR = flags.DEFINE_bool("clear", False, "Remove all that can be made or downloaded again.")
 
 
 def main() -> None:
@@ -22,6 +22,8 @@ def main() -> None:
         print(f"{name:20} {size / 1e6:12,.1f} MB")
     if CLEAR.value:
         print(f"freed {cache_folder.clear() / 1e6:,.1f} MB")
+        if kept := ", ".join(cache_folder.sizes()):
+            print(f"kept {kept}")
 
 
 def entry() -> None:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from pfm_jax.system.files import cache_dir
 
+PARTS = ("compiled", "downloads", "unpacked", "tfds")
+"""Subfolders that commands fill, `tfds` those of earlier versions. Weights are not among them: they
+may have been put there by hand.
+"""
+
 REMOVED = ".removed-"  # begins the name of a part that is being removed
 
 
@@ -20,12 +25,14 @@ def sizes() -> dict[str, int]:
 
 
 def clear() -> int:
-    """Removes all parts of the cache and returns the bytes freed. Raises OSError.
+    """Removes the `PARTS` of the cache and returns the bytes freed. Raises OSError.
 
     Each part is renamed first, so that no other process finds half of it.
     """
     freed = 0
     for name, size in sizes().items():
+        if name not in PARTS and not name.startswith(REMOVED):
+            continue
         part = removed = cache_dir() / name
         if not name.startswith(REMOVED):  # else left by a removal that was killed
             removed = cache_dir() / f"{REMOVED}{secrets.token_hex(4)}"

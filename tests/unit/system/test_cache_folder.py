@@ -20,10 +20,12 @@ def test_parts_are_measured_and_removed(cache: Path, tmp_path: Path) -> None:
     (cache / ".removed-0" / "z").write_bytes(bytes(5))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept").write_bytes(bytes(1000))
-    (cache / "link").symlink_to(tmp_path / "elsewhere")
-    link = (cache / "link").lstat().st_size
-    expected = {".removed-0": 5, "downloads": 10, "link": link, "unpacked": 23}
-    assert cache_folder.sizes() == expected
-    assert cache_folder.clear() == sum(expected.values())
-    assert not list(cache.iterdir())
+    (cache / "compiled").symlink_to(tmp_path / "elsewhere")
+    link = (cache / "compiled").lstat().st_size
+    (cache / "weights").mkdir()
+    (cache / "weights" / "by_hand.safetensors").write_bytes(bytes(7))
+    removed = {".removed-0": 5, "compiled": link, "downloads": 10, "unpacked": 23}
+    assert cache_folder.sizes() == {**removed, "weights": 7}
+    assert cache_folder.clear() == sum(removed.values())
+    assert cache_folder.sizes() == {"weights": 7}
     assert (tmp_path / "elsewhere" / "kept").is_file()
