@@ -129,6 +129,7 @@ def start(
         command = [
             *(sys.executable, "-m", "launch.train", "--config=tests/small_run.py"),
             *(f"--config.train.steps={steps}", "--config.train.precision=float32"),
+            "--config.train.checkpoint_every=25",
             *("--config.train.candidates=0", "--config.scoring.precision=float32"),
             "--config.seed=1",  # a head of seed 0 amplifies rounding a hundredfold
             *(f"--data_dir={sources.data_dir}", f"--weights_dir={sources.weights_dir}"),
@@ -153,8 +154,8 @@ def launch(sources: Sources, workdir: Path, processes: int) -> None:
 
 def test_one_sigterm_ends_all_processes(sources: Sources, tmp_path: Path) -> None:
     """Both save and exit with 0; resumed, the run is bitwise what an undisturbed one is."""
-    finished(start(sources, tmp_path / "whole", 2, steps=100))
-    processes = start(sources, tmp_path / "run", 2, steps=100)
+    finished(start(sources, tmp_path / "whole", 2, steps=75))
+    processes = start(sources, tmp_path / "run", 2, steps=75)
     curve = tmp_path / "run" / "grid" / "metrics.jsonl"
     while not curve.is_file() and processes[1].poll() is None:
         time.sleep(0.01)
@@ -162,8 +163,8 @@ def test_one_sigterm_ends_all_processes(sources: Sources, tmp_path: Path) -> Non
     finished(processes)
     assert not (tmp_path / "run" / "grid" / "metrics.json").exists()
     saved = [int(path.name) for path in (tmp_path / "run/grid/checkpoints").glob("[0-9]*")]
-    assert 0 < max(saved) < 100
-    finished(start(sources, tmp_path / "run", 2, steps=100))
+    assert 0 < max(saved) < 75
+    finished(start(sources, tmp_path / "run", 2, steps=75))
     whole, resumed = (tmp_path / one / "grid" / "scores.csv" for one in ("whole", "run"))
     assert whole.read_text() == resumed.read_text()
 

@@ -219,10 +219,12 @@ def test_what_is_not_finite_is_named(
 
     extract = cache.extract
     monkeypatch.setattr(cache, "extract", nan_in_the_third)
+    cache._store_on_device.clear_cache()
     with pytest.raises(
         InputError, match=r"002\.png: the features of the target network at conv3_x"
     ):
         train_categories(small_config(), sources, "grid", tmp_path / "features")
+    cache._store_on_device.clear_cache()
 
 
 def test_git_state() -> None:

@@ -44,9 +44,9 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     counts = []
     one_group = train.train_together
 
-    def counting(*arguments):
+    def counting(*arguments, **options):
         before = len(compiled)
-        results = one_group(*arguments)
+        results = one_group(*arguments, **options)
         counts.append(len(compiled) - before)
         return results
 
