@@ -85,10 +85,13 @@ def test_masked_sums_are_products_on_a_cpu_only(platform: str) -> None:
     def products(platform: str) -> int:
         return text_of(loop.steps_on_device, platform, *args).count("dot_general")
 
-    layers, directions = 6, 2
-    # One forward and two backward; hard mining's candidates forward once more.
-    assert products(platform) == len(LEVELS) * directions * 4 * layers
-    assert products("cpu") > products(platform)
+    layers, norms, heads_trained = 6, 4, len(LEVELS) * 2
+    # One forward and two backward, of which newer releases of jax leave out the gradient of the
+    # inputs; hard mining's candidates forward once more.
+    most = heads_trained * 4 * layers
+    assert products(platform) in (most, most - heads_trained)
+    # Mean and variance of each norm, and the loss; each with its gradient.
+    assert products("cpu") - products(platform) == heads_trained * 2 * (2 * norms + 1)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
