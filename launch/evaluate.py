@@ -14,8 +14,8 @@ flags.adopt_module_key_flags(run_flags)
 
 
 def main() -> None:
-    workdir, category, sources = run_flags.run()
-    print(figures.table({category: evaluate_run(workdir, category, sources)}))
+    with run_flags.run() as (workdir, category, sources):
+        print(figures.table({category: evaluate_run(workdir, category, sources)}))
 
 
 def entry() -> None:

@@ -29,12 +29,13 @@ def main() -> None:
     detector = detector_flags.detector()
     if isinstance(detector, Path):
         raise InputError(f"artifact={detector}: already exported; give a run or a saved detector")
-    if IMAGES.value:
-        found = examples(IMAGES.value)[:FEW]
-    elif run := detector_flags.run():
-        found = examples_of(*run, Sources(DATA_DIR.value))[:FEW]
-    else:
-        raise InputError("images is not set: give a folder of real images to compare on")
+    with detector_flags.run() as run:
+        if IMAGES.value:
+            found = examples(IMAGES.value)[:FEW]
+        elif run:
+            found = examples_of(*run, Sources(DATA_DIR.value))[:FEW]
+        else:
+            raise InputError("images is not set: give a folder of real images to compare on")
     threshold = detector_flags.threshold(detector.scorer())
     output = Path(OUTPUT.value)
     worst = export.write(detector, threshold, found, output)

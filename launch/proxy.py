@@ -16,7 +16,8 @@ flags.adopt_module_key_flags(run_flags)
 
 
 def main() -> None:
-    found = measure_proxy(*run_flags.run())
+    with run_flags.run() as run:
+        found = measure_proxy(*run)
     rows = {**found["kinds"], "mean": found["image_auroc"], "PRO": found["pro_auc"]}
     for name, value in rows.items():
         print(f"{name:12} {100 * value:6.2f}")

@@ -5,13 +5,12 @@
 Learns the appearance of good solar cells and finds the defective ones.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from pfm_jax.config import Config, Sources
 from pfm_jax.evaluation import figures
 from pfm_jax.runs.train import train_categories
+from pfm_jax.system import mirror
 
 from .common import cli, recipe
 
@@ -19,11 +18,12 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run."
 
 
 def main() -> None:
-    workdir = Path(WORKDIR.value)
-    results = train_categories(recipe.load("quickstart", Config), Sources(), "all", workdir)
+    config, place = recipe.load("quickstart", Config), WORKDIR.value.rstrip("/")
+    with mirror.local_folder(place) as workdir:
+        results = train_categories(config, Sources(), "all", workdir)
     print(figures.table(results))
     for category, metrics in results.items():
-        print(f"image AUROC {metrics['image_auroc']:.3f}, see {workdir / category}/heatmaps.png")
+        print(f"image AUROC {metrics['image_auroc']:.3f}, see {place}/{category}/heatmaps.png")
 
 
 def entry() -> None:

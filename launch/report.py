@@ -5,11 +5,10 @@
 Puts report.html (one self-contained file), a CSV per table and cells.csv into the sweep's folder.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from pfm_jax.sweeps.report import page
+from pfm_jax.system import mirror
 
 from .common import cli
 
@@ -17,7 +16,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=
 
 
 def main() -> None:
-    print(page.write(Path(WORKDIR.value)))
+    with mirror.local_folder(WORKDIR.value, mirror.without_checkpoints) as workdir:
+        written = page.write(workdir)
+    print(f"{WORKDIR.value.rstrip('/')}/{written.name}")
 
 
 def entry() -> None:

@@ -8,19 +8,18 @@ or data are reported as missing. A failure does not stop the other cells; the ex
 """
 
 import functools
-import json
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from pfm_jax import datasets
 from pfm_jax.config import Sources, SweepConfig
+from pfm_jax.runs import record
 from pfm_jax.runs.run import resolved
 from pfm_jax.sweeps import engines, results
-from pfm_jax.sweeps.jobs import fail, run_job
-from pfm_jax.sweeps.plan import Job, jobs, make_plan
-from pfm_jax.system import files
+from pfm_jax.sweeps.jobs import fail, run_job, unfinished
+from pfm_jax.sweeps.plan import Job, jobs, make_plan, tells_what_is_done
+from pfm_jax.system import mirror
 
 from .common import cli, recipe, values
 
@@ -30,7 +29,7 @@ WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained wei
 CATEGORIES = flags.DEFINE_list("categories", ["all"], "Categories, or 'all'.")
 CASES = flags.DEFINE_list("cases", [], "Subset of the sweep's cases; all by default.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each case.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep, or its URL.", required=True)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "Engine that runs the jobs.")
 JOB = flags.DEFINE_string("job", None, "Job RUN/CATEGORY to run in this process.")
 
@@ -40,24 +39,26 @@ def command(job: Job) -> list[str]:
 
 
 def main() -> None:
-    config, workdir = recipe.value(CONFIG, SweepConfig), Path(WORKDIR.value).absolute()
+    config, place = recipe.value(CONFIG, SweepConfig), mirror.absolute(WORKDIR.value)
     sources, data = resolved(Sources(DATA_DIR.value, WEIGHTS_DIR.value)), config.base.data.dataset
-    seeds, root = values.whole_numbers(SEEDS), sources.data_path
-    found = [datasets.categories(data, root, n) for n in CATEGORIES.value]
+    seeds = values.whole_numbers(SEEDS)
+    found = [datasets.categories(data, sources.data_path, name) for name in CATEGORIES.value]
     plan = make_plan(config, [name for names in found for name in names], seeds, CASES.value)
     todo = [job for job in jobs(plan) if JOB.value in (None, job.name)]
-    work = functools.partial(run_job, plan, sources=sources, workdir=workdir)
+    work = functools.partial(run_job, plan, sources=sources, workdir=place)
     if JOB.value:
         engines.end_with_parent()
         for job in todo:
             work(job)
         return
-    files.write(workdir / "sweep.json", (json.dumps(plan.to_json(), indent=2) + "\n").encode())
+    with mirror.local_folder(place, mirror.nothing) as workdir:
+        record.write_json(workdir / "sweep.json", plan.to_json())
     outcomes = engines.ray(todo, work) if ENGINE.value == "ray" else engines.local(todo, command)
-    for job, reason in zip(todo, outcomes, strict=True):
-        if reason:
-            fail(plan, job, workdir, reason)
-    cells = results.cells(plan, workdir)
+    with mirror.local_folder(place, tells_what_is_done) as workdir:
+        for job, reason in zip(todo, outcomes, strict=True):
+            if reason:
+                fail(plan, job.category, unfinished(plan, job, workdir), workdir, reason)
+        cells = results.cells(plan, workdir)
     print(results.summary(cells))
     sys.exit(1 if results.failures(cells) else 0)
 

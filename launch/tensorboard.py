@@ -7,11 +7,10 @@ Puts a folder `tensorboard` into every run below the workdir, from metrics.jsonl
 the gallery.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from pfm_jax.runs import tensorboard
+from pfm_jax.system import mirror
 
 from .common import cli
 
@@ -19,8 +18,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder with runs below it.", req
 
 
 def main() -> None:
-    for run in tensorboard.runs(Path(WORKDIR.value)):
-        print(tensorboard.write(run))
+    with mirror.local_folder(WORKDIR.value, mirror.without_checkpoints) as workdir:
+        for run in tensorboard.runs(workdir):
+            written = tensorboard.write(run).relative_to(workdir)
+            print(f"{WORKDIR.value.rstrip('/')}/{written}")
 
 
 def entry() -> None:

@@ -7,13 +7,13 @@ A recipe is a file or the name of one in the package: --config=mb_pfm_r18_r50. F
 fields: --config.train.steps=500 --config.seed=1
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from pfm_jax.config import Config, Sources
 from pfm_jax.evaluation import figures
+from pfm_jax.runs import record
 from pfm_jax.runs.train import train_categories
+from pfm_jax.system import mirror
 
 from .common import cli, recipe, values
 
@@ -21,7 +21,7 @@ CONFIG = recipe.define("Recipe, by name or path.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
 CATEGORY = flags.DEFINE_string("category", None, "Category, or 'all'.", required=True)
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, or its URL.", required=True)
 SEEDS = flags.DEFINE_list(
     "seeds", [], "Comma-separated seeds, trained together into WORKDIR/seed_N."
 )
@@ -29,9 +29,13 @@ SEEDS = flags.DEFINE_list(
 
 def main() -> None:
     sources = Sources(DATA_DIR.value, WEIGHTS_DIR.value)
-    config, workdir = recipe.value(CONFIG, Config), Path(WORKDIR.value)
-    seeds = values.whole_numbers(SEEDS)
-    results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
+    config, seeds = recipe.value(CONFIG, Config), values.whole_numbers(SEEDS)
+
+    def wanted(name: str) -> bool:
+        return name == record.LOG or CATEGORY.value in ("all", *name.split("/"))
+
+    with mirror.local_folder(WORKDIR.value, wanted) as workdir:
+        results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
     print(figures.table(results))
 
 

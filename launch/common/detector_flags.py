@@ -1,5 +1,7 @@
 """Flags of a detector and its threshold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from absl import flags
@@ -8,8 +10,10 @@ from pfm_jax.inference import artifact, calibration
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.detector import Detector
 from pfm_jax.inference.scorer import Scorer
+from pfm_jax.runs import record
 from pfm_jax.runs.run import load_detector
 from pfm_jax.serving import batch
+from pfm_jax.system import mirror
 from pfm_jax.types import InputError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; requires --category.")
@@ -28,19 +32,28 @@ NORMAL = flags.DEFINE_string(
 THRESHOLD = flags.DEFINE_float("threshold", None, "Fixed threshold, instead of a rate.")
 
 
-def run() -> tuple[Path, str] | None:
+@contextmanager
+def run() -> Iterator[tuple[Path, str] | None]:
     """Workdir and category of the run; None if --artifact is given. Raises InputError."""
     if ARTIFACT.value:
-        return None
+        yield None
+        return
     if not (WORKDIR.value and CATEGORY.value):
         raise InputError("no detector given: set --workdir and --category, or --artifact")
-    return Path(WORKDIR.value), CATEGORY.value
+
+    def wanted(name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        return folder == str(CATEGORY.value).strip("/") and file in (record.RUN, record.DETECTOR)
+
+    with mirror.local_folder(WORKDIR.value, wanted, read_only=True) as workdir:
+        yield workdir, CATEGORY.value
 
 
 def detector() -> Detector | Path:
     """Detector of a run or of a file, or the path of an exported one. Raises InputError."""
-    if place := run():
-        return load_detector(*place, WEIGHTS_DIR.value)
+    with run() as place:
+        if place:
+            return load_detector(*place, WEIGHTS_DIR.value)
     path = Path(str(ARTIFACT.value))
     return path if artifact.is_artifact(path) else Detector.load(path, WEIGHTS_DIR.value)
 

@@ -1,10 +1,13 @@
 """Flags of a trained run and the current locations of its data and weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from absl import flags
 
 from pfm_jax.config import Sources
+from pfm_jax.system import mirror
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 CATEGORY = flags.DEFINE_string("category", None, "Category of the run.", required=True)
@@ -12,6 +15,12 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the data, if it has 
 WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
 
 
-def run() -> tuple[Path, str, Sources]:
-    """Workdir, category and sources of the run."""
-    return Path(WORKDIR.value), CATEGORY.value, Sources(DATA_DIR.value, WEIGHTS_DIR.value)
+@contextmanager
+def run() -> Iterator[tuple[Path, str, Sources]]:
+    """Workdir, category and sources of the run. Raises InputError."""
+
+    def wanted(name: str) -> bool:
+        return CATEGORY.value in name.split("/") and mirror.without_checkpoints(name)
+
+    with mirror.local_folder(WORKDIR.value, wanted) as workdir:
+        yield workdir, CATEGORY.value, Sources(DATA_DIR.value, WEIGHTS_DIR.value)

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pfm_jax import datasets
@@ -139,7 +138,7 @@ def _together() -> Iterator[Callable[[], bool] | None]:
 
     Yields what `train_together` takes.
     """
-    if jax.process_count() == 1:
+    if devices.process_count() == 1:
         yield None
         return
     with interrupts.deferred() as stopping:

@@ -5,6 +5,7 @@ training images.
 
     WORKDIR/sweep.json                          the plan
     WORKDIR/RUN/seed_N/CATEGORY/                a run folder, or failed.json with the reason
+    WORKDIR/logs/RUN/CATEGORY/log.txt           the log of a job
     WORKDIR/speed/CASE.json                     images per second
 """
 
@@ -15,6 +16,7 @@ import functools
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ from pfm_jax.runs import record
 from pfm_jax.runs.partition import partition
 from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
 from pfm_jax.runs.train import CachedFeatures, train_together
-from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced
-from pfm_jax.system import files
+from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced, tells_what_is_done
+from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
 from pfm_jax.types import LEVELS, InputError
 
@@ -57,10 +59,17 @@ def _is_done(plan: Plan, run: str, folder: Path, seed: int) -> bool:
     return bool(found) and found["config"] == config and wanted <= set(found["combinations"])
 
 
-def fail(plan: Plan, job: Job, workdir: Path, reason: str, missing: bool = False) -> None:
-    """Records the failure of every unfinished run; `missing`: weights or data are absent."""
-    for run, seed in unfinished(plan, job, workdir):
-        folder = plan.folder(workdir, run, seed, job.category)
+def fail(
+    plan: Plan,
+    category: str,
+    runs: Sequence[tuple[str, int]],
+    workdir: Path,
+    reason: str,
+    missing: bool = False,
+) -> None:
+    """Records the failure of runs, by name and seed; `missing`: weights or data are absent."""
+    for run, seed in runs:
+        folder = plan.folder(workdir, run, seed, category)
         _write_json(folder / "failed.json", {"reason": reason, "missing": missing})
 
 
@@ -68,17 +77,35 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     files.write(path, json.dumps(values).encode())
 
 
-def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
-    """Completes a job. A failed run records its reason and does not stop the others."""
-    todo = unfinished(plan, job, workdir)
-    if not todo and not _unmeasured_speeds(plan, job, workdir):
+def run_job(plan: Plan, job: Job, sources: Sources, workdir: str | Path) -> None:
+    """Completes a job in a workdir that may be remote.
+
+    A failed run records its reason and does not stop the others.
+    """
+    with mirror.local_folder(workdir, tells_what_is_done, read_only=True) as folder:
+        todo, speeds = unfinished(plan, job, folder), _unmeasured_speeds(plan, job, folder)
+    if not todo and not speeds:
         return
+    runs = [f"{run}/seed_{seed}/{job.category}/" for run, seed in todo]
+    own = (*runs, f"logs/{job.name}/")
+    with mirror.local_folder(workdir, lambda name: name.startswith(own)) as folder:
+        _run_job(plan, job, sources, folder, todo, speeds)
+
+
+def _run_job(
+    plan: Plan,
+    job: Job,
+    sources: Sources,
+    workdir: Path,
+    todo: Sequence[tuple[str, int]],
+    speeds: Sequence[str],
+) -> None:
     config, sources = plan.configs[job.runs[0]], resolved(sources)
     try:
         networks, weights = load_networks(config.networks, sources.weights_dir)
         dataset = load_dataset(config, job.category, sources)
     except InputError as error:
-        fail(plan, job, workdir, str(error), missing=True)
+        fail(plan, job.category, todo, workdir, str(error), missing=True)
         return
     names = dict.fromkeys(name for name, _ in todo)
     latent = {level for name in names for level in plan.configs[name].mapping.latent}
@@ -96,10 +123,10 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: Path) -> None:
             )
             for recipe in recipes
         ]
-        with record.logged(workdir):
+        with record.logged(workdir / "logs" / job.name):
             for together in partition(runs, networks):
                 _train(together, networks, features)
-    for case in _unmeasured_speeds(plan, job, workdir):
+    for case in speeds:
         measure_speed(plan, case, networks, workdir)
 
 

@@ -23,6 +23,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def tells_what_is_done(name: str) -> bool:
+    """Selects the files of a sweep's folder, relative to it, that tell what is done."""
+    return name.endswith(("/metrics.json", "/failed.json")) or name.startswith("speed/")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
     """A table row: its run and the levels to measure."""

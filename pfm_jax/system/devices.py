@@ -31,17 +31,22 @@ DATA_AXIS, RUNS_AXIS = "data", "runs"
 def devices() -> list[jax.Device]:
     """All devices; a single process on CPUs uses one, since the others share its cores."""
     found = jax.devices()
-    return found[:1] if jax.default_backend() == "cpu" and jax.process_count() == 1 else found
+    return found[:1] if jax.default_backend() == "cpu" and process_count() == 1 else found
+
+
+def process_count() -> int:
+    """Number of processes of the launch. Claims no device, unlike jax's own before they met."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes."""
-    return jax.process_index() == 0
+    """Whether this process writes. Claims no device."""
+    return process_count() == 1 or jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
     """Waits for every process."""
-    if jax.process_count() > 1:
+    if process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
@@ -62,7 +67,7 @@ def _sharding(*axes: str) -> NamedSharding:
 
 def replicate(tree: Tree) -> Tree:
     """Replicates a pytree; host-local leaves must agree on all processes."""
-    if jax.process_count() > 1:
+    if process_count() > 1:
         return jax.tree.map(_replicate, tree)
     return jax.device_put(tree, _sharding()) if len(devices()) > 1 else jax.device_put(tree)
 
@@ -83,7 +88,7 @@ def _copy(sharding: NamedSharding) -> Callable[[Array], Array]:
 
 def fetch(tree: Tree) -> Tree:
     """Copies a pytree to the host as NumPy arrays, from the devices of all processes."""
-    return jax.device_get(replicate(tree) if jax.process_count() > 1 else tree)
+    return jax.device_get(replicate(tree) if process_count() > 1 else tree)
 
 
 def shard_batch(local: np.ndarray) -> Array | np.ndarray:

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import jax
-
 from pfm_jax.system import devices
 
 
@@ -27,7 +25,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
         return
 
     def stopping() -> bool:
-        if jax.process_count() > 1 and devices.any_process(bool(received)):
+        if devices.process_count() > 1 and devices.any_process(bool(received)):
             received.append(signal.SIGTERM)
         return bool(received)
 

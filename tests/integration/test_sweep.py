@@ -140,7 +140,9 @@ def test_a_job_that_dies_is_reported(tmp_path: Path) -> None:
         jobs(plan), lambda job: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     )
     assert outcomes == ["process exited with code -9"]
-    sweep.fail(plan, jobs(plan)[0], tmp_path, outcomes[0])
+    job = jobs(plan)[0]
+    todo = sweep.unfinished(plan, job, tmp_path)
+    sweep.fail(plan, job.category, todo, tmp_path, outcomes[0])
     assert results.cells(plan, tmp_path)[0].reason == "process exited with code -9"
 
 
