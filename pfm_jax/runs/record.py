@@ -155,22 +155,17 @@ def truncate_curve(folder: Path, step: int) -> None:
         files.write(folder / CURVE, content.encode())
 
 
-def write_evaluation(folder: Path, found: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `scores.csv`, the pictures and at last `metrics.json`.
-
-    Returns the content of `metrics.json`: the results and `about`.
-    """
+def write_evaluation(folder: Path, found: Evaluation, results: Mapping[str, Any]) -> None:
+    """Writes `scores.csv`, the pictures and at last `results` as `metrics.json`."""
     write_scores(folder / "scores.csv", found.paths, found.scores, found.labels)
-    heatmaps = figures.heatmaps(found.panels, str(about["category"]), gallery.MOST_ANOMALOUS)
+    heatmaps = figures.heatmaps(found.panels, str(results["category"]), gallery.MOST_ANOMALOUS)
     files.write(folder / "heatmaps.png", heatmaps)
     for index, panel in enumerate(found.panels):
         strip = figures.strip(panel, found.segmentation_threshold)
         files.write(folder / "gallery" / f"{index}.png", strip)
     shown = [{"title": panel.title, "truth": panel.mask is not None} for panel in found.panels]
     files.write(folder / "gallery" / "gallery.json", json.dumps(shown).encode())
-    results = {**found.to_json(), **about}
     write_json(folder / METRICS, results)
-    return results
 
 
 def write_scores(

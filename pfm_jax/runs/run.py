@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pfm_jax.inference.detector import Detector
 from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.runs import record
 from pfm_jax.system import devices, files
+from pfm_jax.system.background import Later, at_once
 from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.types import Dataset, Example, InputError
 
@@ -67,8 +69,8 @@ class RunFolder:
         """Writes `run.json`; see `record.write_run`."""
         record.write_run(self.folder, self.provenance, status, self.seconds)
 
-    def evaluate(self, detector: Detector) -> dict[str, Any]:
-        """Evaluates the run's detector and writes the results; returns `metrics.json`."""
+    def evaluate(self, detector: Detector, later: Later = at_once) -> dict[str, Any]:
+        """Evaluates the run's detector; returns `metrics.json`, which is written `later`."""
         with record.timed(self.seconds, "evaluate"):
             found = evaluate(detector, self.dataset, self.combinations)
         held_out = [example.path for example in self.dataset.held_out]
@@ -86,7 +88,9 @@ class RunFolder:
             **self.provenance.to_json(),
             "seed": self.config.seed,
         }
-        return record.write_evaluation(self.folder, found, about)
+        results = {**found.to_json(), **about}
+        later(functools.partial(record.write_evaluation, self.folder, found, results))
+        return results
 
 
 def resolved(sources: Sources) -> Sources:

@@ -25,6 +25,7 @@ from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.partition import images_cached, partition
 from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
 from pfm_jax.system import devices, files, interrupts
+from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import cache, loop
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
@@ -63,11 +64,11 @@ def train_categories(
         for place, one in (configs or {"": config}).items()
     ]
     results: dict[Path, dict[str, Any]] = {}
-    with record.logged(workdir), _together() as stopping:
+    with record.logged(workdir), _together() as stopping, in_background() as later:
         parts = partition(runs, networks)
         room = max(map(images_cached, parts))
         for together in parts:
-            results |= train_together(together, networks, room=room, stopping=stopping)
+            results |= train_together(together, networks, room=room, stopping=stopping, later=later)
     return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
 
 
@@ -77,15 +78,18 @@ def train_together(
     features: CachedFeatures | None = None,
     room: int = 0,
     stopping: Callable[[], bool] | None = None,
+    later: Later = at_once,
 ) -> dict[Path, dict[str, Any]]:
     """Trains (or resumes, or skips what is done) and evaluates one part of a `partition`.
 
     Extracts `features` if None are given, into a cache for `room` images or more. SIGTERM in
     training, or `stopping`, ends the process with exit code 0, after all runs are saved as far as
-    they are. Returns folder -> the content of its `metrics.json`.
+    they are. Results are written, and the folders unlocked, `later`.
+
+    Returns folder -> the content of its `metrics.json`.
     """
-    with ExitStack() as stack:
-        runs = [_opened(run, stack) for run in runs]
+    with ExitStack() as locks, ExitStack() as opened:
+        runs = [_opened(run, locks, opened) for run in runs]
         states = {run.folder: _state(run, networks) for run in runs}
         for run in runs:
             run.write_status("running")
@@ -103,13 +107,15 @@ def train_together(
                 folders = ", ".join(str(run.folder) for run in some)
                 raise InputError(f"{folders}: {error}") from error
             states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
-        return {run.folder: _finish(run, states[run.folder], networks) for run in runs}
+        results = {run.folder: _finish(run, states[run.folder], networks, later) for run in runs}
+        later(locks.pop_all().close)
+        return results
 
 
-def _opened(run: RunFolder, stack: ExitStack) -> RunFolder:
-    """A run whose folder is locked and whose checkpoints are open until the stack is closed."""
-    stack.enter_context(files.locked(run.folder))
-    checkpoints = stack.enter_context(Checkpoints(run.folder / "checkpoints"))
+def _opened(run: RunFolder, locks: ExitStack, opened: ExitStack) -> RunFolder:
+    """A run whose folder is locked and whose checkpoints are open until the stacks are closed."""
+    locks.enter_context(files.locked(run.folder))
+    checkpoints = opened.enter_context(Checkpoints(run.folder / "checkpoints"))
     seconds = record.seconds_so_far(run.folder)
     return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
 
@@ -209,13 +215,13 @@ def _fit(
     return done
 
 
-def _finish(run: RunFolder, state: TrainState, networks: Networks) -> dict[str, Any]:
+def _finish(run: RunFolder, state: TrainState, networks: Networks, later: Later) -> dict[str, Any]:
     """Writes the detector of a trained run, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):
         parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
         detector = make_detector(networks, state.heads, *parts)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)
-    results = run.evaluate(detector)
-    run.write_status("finished")
+    results = run.evaluate(detector, later)
+    later(functools.partial(run.write_status, "finished"))
     return results
