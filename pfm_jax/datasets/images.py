@@ -26,7 +26,6 @@ from pfm_jax.types import Example, InputError
 A = TypeVar("A")
 B = TypeVar("B")
 
-BATCH_SIZE = 8  # images per forward pass of the networks
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
 ORIENTATION = 0x0112  # EXIF tag
@@ -119,7 +118,7 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
 
 
 def batches(
-    examples: Sequence[Example], size: int, batch_size: int = BATCH_SIZE, what: str | None = None
+    examples: Sequence[Example], size: int, batch_size: int, what: str | None = None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes in order, a few batches ahead of the consumer.
 

@@ -17,7 +17,7 @@ from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks, load_networks
 from pfm_jax.config import Config, from_dict, to_dict
-from pfm_jax.datasets.images import BATCH_SIZE, ahead, map_at, open_rgb, resized
+from pfm_jax.datasets.images import ahead, map_at, open_rgb, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
 from pfm_jax.inference.calibration import Threshold
@@ -124,16 +124,17 @@ class Detector:
         resolution. Raises InputError: an image that can't be read.
         """
         given, size = examples(images), self.config.data.image_size
+        most = devices.batch_size()
 
         def decoded(start: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-            some = [given[i] for i in range(start, min(start + BATCH_SIZE, len(given)))]
+            some = [given[i] for i in range(start, min(start + most, len(given)))]
             opened = [open_rgb(example.image, example.path) for example in some]
             pixels = [resized(image, size) for image in opened]
             return np.stack(pixels), [image.size for image in opened]
 
         scores: list[np.ndarray] = [np.zeros(0, np.float32)]
         maps: list[np.ndarray] = []
-        batches = ahead(decoded, range(0, len(given), BATCH_SIZE))
+        batches = ahead(decoded, range(0, len(given), most))
         for found, small, sizes in self.scorer().stream(batches):
             if not (finite := np.isfinite(found)).all():
                 name = given[len(maps) + int(finite.argmin())].path
@@ -181,10 +182,10 @@ class Detector:
         except KeyError as error:
             raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
         if names:
-            like = _shapes(_network_shapes(names, config), record)
+            like = shapes(_network_shapes(names, config), record)
             return devices.replicate(arrays.filled(like, held, Path(path)))
         networks = _networks_of(record, weights_dir, path)
-        like = dataclasses.replace(_shapes(networks, record), networks=None)
+        like = dataclasses.replace(shapes(networks, record), networks=None)
         filled = devices.replicate(arrays.filled(like, held, Path(path)))
         return dataclasses.replace(filled, networks=networks)
 
@@ -234,8 +235,8 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
     return networks
 
 
-def _shapes(networks: Networks, record: Record) -> Any:
-    """A detector of this recipe, by shapes alone."""
+def shapes(networks: Networks, record: Record) -> Any:
+    """Shapes of the arrays of a detector of this recipe."""
     config = record.config
     channels = feature_channels(networks, config.levels)
     fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))

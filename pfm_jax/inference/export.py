@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, export
 
 from pfm_jax.config import to_dict
-from pfm_jax.datasets.images import BATCH_SIZE, batches
+from pfm_jax.datasets.images import batches
 from pfm_jax.inference import artifact
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.detector import Detector, score_batch
@@ -110,7 +110,7 @@ def check(detector: Detector, exported: artifact.Artifact, examples: Sequence[Ex
         if not np.array_equal(array, exported.weights[name]):
             raise InputError(f"the export differs at weight {name}; it is not written")
     run, size, worst = artifact.program(exported), detector.config.data.image_size, 0.0
-    for images, count in batches(examples, size, devices.batch_size(BATCH_SIZE)):
+    for images, count in batches(examples, size, devices.batch_size()):
         placed = devices.shard_batch(images)
         expected, found = _stages(outputs(score_batch(detector, placed))), _stages(run(placed))
         for stage, array in expected.items():

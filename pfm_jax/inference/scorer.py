@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pfm_jax.datasets.images import BATCH_SIZE
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.streaming import pad, stream
+from pfm_jax.system import devices
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, T]]:
         """Scores batches in order, on all devices; see `streaming.stream`.
 
-        Takes uint8 RGB `[b, size, size, 3]`, b from 0 to `images.BATCH_SIZE`, and anything that
+        Takes uint8 RGB `[b, size, size, 3]`, b from 0 to `devices.batch_size`, and anything that
         goes with it; yields image scores `[b]`, anomaly maps `[b, size, size]`, and that thing. A
         score that is not finite is for the caller to refuse; it exceeds no threshold.
         """
@@ -50,7 +50,8 @@ class Scorer:
 
     def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores `[N]` and maps `[N, size, size]` of uint8 RGB `[N, size, size, 3]`."""
-        starts = range(0, max(len(images), 1), BATCH_SIZE)
-        found = self.stream((images[start : start + BATCH_SIZE], None) for start in starts)
+        most = devices.batch_size()
+        starts = range(0, max(len(images), 1), most)
+        found = self.stream((images[start : start + most], None) for start in starts)
         scores, maps, _ = zip(*found, strict=True)
         return np.concatenate(scores), np.concatenate(maps)

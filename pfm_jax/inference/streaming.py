@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from pfm_jax.datasets.images import BATCH_SIZE, batches
+from pfm_jax.datasets.images import batches
 from pfm_jax.system import devices
 from pfm_jax.types import Example, InputError, ScoreMaps
 
@@ -44,11 +44,12 @@ def stream(
 
 
 def pad(images: np.ndarray) -> tuple[np.ndarray, int]:
-    """Pads a batch to one of two sizes, so that two programs serve all: one image a device, or
-    `images.BATCH_SIZE`. Returns the number of real images too.
+    """Pads a batch to the next of `devices.batch_sizes`, so that few programs serve all.
+
+    Returns the number of real images too.
     """
     count = len(images)
-    size = devices.batch_size(1 if count <= 1 else BATCH_SIZE)
+    size = next(size for size in devices.batch_sizes() if size >= count)
     last = images[-1:] if count else np.zeros((1, *images.shape[1:]), images.dtype)
     return np.concatenate([images, np.repeat(last, size - count, 0)]), count
 
@@ -61,7 +62,7 @@ def score_examples(
     `what` is the name of the progress bar; None for none. Raises InputError: an image that can't be
     read, or whose score is not finite.
     """
-    done, decoded = 0, batches(examples, size, devices.batch_size(BATCH_SIZE), what)
+    done, decoded = 0, batches(examples, size, devices.batch_size(), what)
     for found, _ in stream(score, ((images, count, None) for images, count in decoded)):
         if not (finite := np.isfinite(found.image_scores)).all():
             path = examples[done + int(finite.argmin())].path

@@ -23,8 +23,9 @@ from pfm_jax.recipes import validate
 from pfm_jax.runs import record
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.partition import images_cached, partition
+from pfm_jax.runs.programs import lowered
 from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
-from pfm_jax.system import devices, files, interrupts
+from pfm_jax.system import compilation, devices, files, interrupts
 from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import cache, loop
 from pfm_jax.training.cache import FeatureCache
@@ -175,7 +176,8 @@ def _features(
     if features:
         return cache.at_levels(features(), problem.levels)
     images = [example for dataset in datasets.values() for example in dataset.train]
-    return cache.build_cache(networks, images, problem.tiles, problem.levels, room=room)
+    with compilation.ahead(lowered(runs, networks, len(images), room)):
+        return cache.build_cache(networks, images, problem.tiles, problem.levels, room=room)
 
 
 def _fit(

@@ -31,7 +31,7 @@ from pfm_jax.datasets.inputs import find
 from pfm_jax.evaluation import figures
 from pfm_jax.inference import calibration
 from pfm_jax.inference.scorer import Scorer
-from pfm_jax.system import files
+from pfm_jax.system import devices, files
 from pfm_jax.system.files import shown
 from pfm_jax.types import InputError
 
@@ -119,11 +119,12 @@ def _batches(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray, lis
             return Opened(path, None, error=str(error))
 
     def batch(start: int) -> tuple[np.ndarray, list[Opened]]:
-        opened = [one(path) for path in paths[start : start + image_files.BATCH_SIZE]]
+        opened = [one(path) for path in paths[start : start + most]]
         pixels = [image.pixels for image in opened if image.pixels is not None]
         return np.array(pixels, np.uint8).reshape(-1, size, size, 3), opened
 
-    return image_files.ahead(batch, range(0, len(paths), image_files.BATCH_SIZE))
+    most = devices.batch_size()
+    return image_files.ahead(batch, range(0, len(paths), most))
 
 
 def _rows(

@@ -9,8 +9,8 @@ import numpy as np
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 
-from pfm_jax.datasets.images import BATCH_SIZE
 from pfm_jax.inference.scorer import Scorer
+from pfm_jax.system import devices
 
 
 class Batcher:
@@ -31,9 +31,10 @@ class Batcher:
 
     async def run(self) -> None:
         """Scores queued images until cancelled."""
+        most = devices.batch_size()
         while True:
             batch = [await self.queue.get()]
-            while len(batch) < BATCH_SIZE and not self.queue.empty():
+            while len(batch) < most and not self.queue.empty():
                 batch.append(self.queue.get_nowait())
             self.sizes.observe(len(batch))
             try:

@@ -35,12 +35,12 @@ from pfm_jax.inference import calibration
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.serving.batcher import Batcher
+from pfm_jax.system import devices
 from pfm_jax.types import InputError
 
 MAP_FORMATS = ("none", "tiff", "overlay")
 HINTS = {404: "no such page: POST an image to /score", 405: "POST an image to /score"}
 FORMS_REFUSED = "multipart forms are not supported; send the image file as the body"
-BATCH_SIZES = range(1, images.BATCH_SIZE + 1)
 CONCURRENT_DECODES = 4  # each at full resolution
 
 
@@ -113,9 +113,8 @@ class Service:
         self.answers = Counter("pfm_requests", "Requests by status.", ["status"], registry=registry)
         self.images = Counter("pfm_images", "Images by decision.", ["decision"], registry=registry)
         self.seconds = Histogram("pfm_request_seconds", "Request latency.", registry=registry)
-        sizes = Histogram(
-            "pfm_batch_size", "Images per batch.", buckets=BATCH_SIZES, registry=registry
-        )
+        counts = range(1, devices.batch_size() + 1)
+        sizes = Histogram("pfm_batch_size", "Images per batch.", buckets=counts, registry=registry)
         self.batcher = Batcher(scorer, limits.waiting, sizes)
         self.decoders = asyncio.Semaphore(CONCURRENT_DECODES)
 
@@ -181,7 +180,7 @@ class Service:
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         """Compiles the programs before accepting requests, then runs the batcher."""
-        for count in (1, images.BATCH_SIZE):
+        for count in devices.batch_sizes():
             blank = np.zeros((count, *(self.scorer.size,) * 2, 3), np.uint8)
             await asyncio.to_thread(self.scorer.score, blank)
         task = asyncio.create_task(self.batcher.run())

@@ -1,18 +1,26 @@
-"""Compiled programs, kept on disk for the next process."""
+"""Compiled programs: kept on disk for the next process, and compiled before they are needed."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+from jax.stages import Lowered
+from tqdm import tqdm
 
 from pfm_jax.system.files import cache_dir
 
 MAX_BYTES = 2**32
 """Size above which the programs that were used least recently are deleted."""
+
+log = logging.getLogger(__name__)
 
 
 def keep_programs() -> None:
@@ -36,3 +44,28 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return f"{platform.machine()}_{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def ahead(programs: Sequence[Callable[[], Lowered]]) -> Iterator[None]:
+    """Lowers and compiles programs in threads during the block, whose end waits for them.
+
+    They are found in the persistent cache when they are called. Does nothing without one, for
+    several devices or processes (whose programs are lowered with their arrays' sharding), and on a
+    CPU, whose cores have enough to do.
+    """
+    if not (pays_ahead() and programs):
+        yield
+        return
+    with ThreadPoolExecutor(len(programs)) as pool:
+        waiting = [pool.submit(lambda lower: lower().compile(), lower) for lower in programs]
+        yield
+        for one in tqdm(waiting, "compiling", unit="program", disable=None):
+            if error := one.exception():  # the call itself will tell, if it fails too
+                log.warning("a program was not compiled ahead: %s", error)
+
+
+def pays_ahead() -> bool:
+    """Whether `ahead` compiles anything."""
+    kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return bool(kept) and jax.device_count() == 1 and jax.default_backend() != "cpu"

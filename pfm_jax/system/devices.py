@@ -55,10 +55,20 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
-def batch_size(least: int) -> int:
-    """`least` rounded up to a multiple of the number of devices."""
+def batch_sizes() -> tuple[int, ...]:
+    """Numbers of images that programs are compiled for, over all devices, ascending.
+
+    A CPU's cores are busy with 8 images; an accelerator wants more at a time.
+    """
     count = len(devices())
-    return -(-least // count) * count
+    if jax.default_backend() == "cpu":
+        return tuple(dict.fromkeys(-(-size // count) * count for size in (1, 8)))
+    return tuple(size * count for size in (1, 8, 32))
+
+
+def batch_size() -> int:
+    """Images of a full batch, over all devices."""
+    return batch_sizes()[-1]
 
 
 def _sharding(*axes: str) -> NamedSharding:

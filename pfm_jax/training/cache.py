@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.datasets.images import BATCH_SIZE, batches
+from pfm_jax.datasets.images import batches
 from pfm_jax.model import tiles
 from pfm_jax.model.features import extract, feature_channels
 from pfm_jax.model.tiles import Tiles
@@ -66,7 +66,7 @@ def capacity(num_images: int) -> int:
     """Images that a cache has room for: the next power of two, or three quarters of it, in whole
     batches. A program is compiled for each capacity, not for each number of images.
     """
-    power, batch = 1 << max(num_images - 1, 1).bit_length(), devices.batch_size(BATCH_SIZE)
+    power, batch = 1 << max(num_images - 1, 1).bit_length(), devices.batch_size()
     wanted = power * 3 // 4 if num_images <= power * 3 // 4 else power
     return -(-wanted // batch) * batch
 
@@ -161,6 +161,13 @@ def cache_shapes(
     return shapes
 
 
+def room_shapes(
+    networks: Networks, num_images: int, cut: Tiles, levels: tuple[str, ...], room: int = 0
+) -> dict[str, Pair[jax.ShapeDtypeStruct]]:
+    """Shapes of the rows of `build_cache` for `num_images` images."""
+    return cache_shapes(networks, max(room, capacity(num_images)), cut, levels)
+
+
 def build_cache(
     networks: Networks,
     examples: Sequence[Example],
@@ -175,13 +182,13 @@ def build_cache(
     if None; there is room for at least `room` images.
     Raises InputError: an image that can't be read, or whose features are not finite.
     """
-    shapes = cache_shapes(networks, max(room, capacity(len(examples))), cut, levels)
+    shapes = room_shapes(networks, len(examples), cut, levels, room)
     nbytes = devices.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
     rows = _empty(shapes, place)
     finite: list[Features] = []
-    done, batch_size = 0, devices.batch_size(BATCH_SIZE)
+    done, batch_size = 0, devices.batch_size()
     for images, count in batches(examples, cut.image, batch_size, "features"):
         some = networks, devices.shard_batch(images), levels, cut
         if place == "device":

@@ -53,11 +53,18 @@ def _unstacked(group: TrainState) -> list[TrainState]:
     return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
 
 
-def _groups(states: Sequence[TrainState]) -> list[TrainState]:
-    """All runs as one group; on a CPU every run by itself, since one batched product is slower
-    there than several products, and every run stays what it would be alone.
+def is_group(runs: int) -> bool:
+    """Whether so many runs train as one group.
+
+    On a CPU every run trains by itself, since one batched product is slower there than several
+    products, and every run stays what it would be alone.
     """
-    if jax.default_backend() == "cpu" or len(states) == 1:
+    return runs > 1 and jax.default_backend() != "cpu"
+
+
+def _groups(states: Sequence[TrainState]) -> list[TrainState]:
+    """All runs as one group, or every run by itself."""
+    if not is_group(len(states)):
         return [devices.replicate(state) for state in states]
     group, mesh = stack(states), devices.runs_mesh(len(states))
     return [jax.device_put(group, NamedSharding(mesh, PartitionSpec(devices.RUNS_AXIS)))]
@@ -240,6 +247,6 @@ def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:
     """Replicates a cache on the device over the devices that share the runs."""
     if cache.place != "device":
         return cache
-    if runs == 1 or jax.default_backend() == "cpu":
+    if not is_group(runs):
         return devices.replicate(cache)
     return jax.device_put(cache, NamedSharding(devices.runs_mesh(runs), PartitionSpec()))

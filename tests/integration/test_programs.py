@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 MOST_PROGRAMS = 8
 
 
-def launch(place: Path, category: str, workdir: str) -> dict[str, Any]:
+def launch(place: Path, category: str, workdir: str, *first: str) -> dict[str, Any]:
     command = [
-        *(sys.executable, "-m", "tests.programs", "--config=tests/small_run.py"),
+        *(sys.executable, "-m", "tests.programs", *first, "--config=tests/small_run.py"),
         *("--config.train.steps=60", f"--category={category}", "--seeds=0,1"),
         *(f"--data_dir={place / 'data'}", f"--weights_dir={place / 'weights'}"),
         f"--workdir={place / workdir}",
@@ -44,3 +44,12 @@ def test_few_programs_serve_all_data_sets_and_the_next_process(tmp_path: Path) -
     assert again["misses"] == 0
     results = [tmp_path / one / "seed_1" / "c" / "scores.csv" for one in ("first", "again")]
     assert results[0].read_text() == results[1].read_text()
+
+
+def test_what_is_compiled_ahead_is_what_runs(tmp_path: Path) -> None:
+    """Both large programs are found in the cache when they are called, to the last detail."""
+    make_category(tmp_path / "data" / "a", good=11, bad=4)
+    make_weights(tmp_path / "weights", "resnet18", "resnet18_caffe")
+    names = launch(tmp_path, "a", "ahead", "ahead")["names"]
+    assert {"jit(steps_on_device)", "jit(score_batch)"} <= set(names)
+    assert len(names) == len(set(names)), f"compiled ahead, and once more: {names}"

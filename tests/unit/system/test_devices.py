@@ -17,5 +17,5 @@ def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = jax.jit(devices.constrain_batch)({"even": np.arange(8.0), "odd": np.arange(7.0)})
     assert len(inside["even"].sharding.device_set) == 4
     assert not inside["even"].sharding.is_fully_replicated
-    assert devices.batch_size(8) == 8 and devices.batch_size(9) == 12
+    assert devices.batch_sizes() == (4, 8) and devices.batch_size() == 8
     assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated

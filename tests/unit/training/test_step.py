@@ -150,7 +150,7 @@ def test_caches_hold_the_features_of_every_image(
 ) -> None:
     cache = cache_module.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, place)
     assert cache.place == place
-    batch = np.concatenate([b[:n] for b, n in images.batches(dataset.train, 64)])
+    batch = np.concatenate([b[:n] for b, n in images.batches(dataset.train, 64, 8)])
     expected = features.extract(networks, batch, LEVELS)
     assert tuple(cache.rows) == tuple(expected) == LEVELS
     for level in LEVELS:

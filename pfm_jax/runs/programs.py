@@ -1,0 +1,44 @@
+"""The large programs of a launch, lowered before there is anything to run them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.stages import Lowered
+
+from pfm_jax.backbones.networks import Networks
+from pfm_jax.inference.detector import Record, score_batch, shapes
+from pfm_jax.model.features import feature_channels
+from pfm_jax.model.problem import make_extent
+from pfm_jax.runs.run import RunFolder
+from pfm_jax.system import devices
+from pfm_jax.training import cache, loop
+from pfm_jax.training.step import init_state
+
+
+def lowered(
+    runs: Sequence[RunFolder], networks: Networks, num_images: int, room: int
+) -> list[Callable[[], Lowered]]:
+    """Functions that lower the training program of runs that train together, and scoring.
+
+    As they will run on one device, on the features of `num_images`, with `room` for more.
+    """
+    config, problem = runs[0].config, runs[0].problem
+    channels, size = feature_channels(networks, config.levels), config.data.image_size
+    state = jax.eval_shape(lambda: init_state(0, channels, problem, make_extent(problem, 1)))
+    group = state
+    if loop.is_group(len(runs)):
+        group = jax.eval_shape(loop.stack, [state] * len(runs))
+    rows: Any = cache.room_shapes(networks, num_images, problem.tiles, config.levels, room)
+    detector = shapes(networks, Record(config, np.zeros(0, np.float32), {}))
+    count, images = (
+        jax.ShapeDtypeStruct(*one)
+        for one in (((), np.int32), ((devices.batch_size(), size, size, 3), np.uint8))
+    )
+    return [
+        lambda: loop.steps_on_device.lower(group, rows, count, problem),
+        lambda: score_batch.lower(detector, images),
+    ]
