@@ -3,11 +3,12 @@
     pip install -e '.[bench]'
     python -m launch.benchmark --data_dir=D --weights_dir=W --output=benchmark.json
 
-Takes about half an hour on 2 otherwise idle cores. An empty `--category=` skips the training of
+Takes about forty minutes on 2 otherwise idle cores. An empty `--category=` skips the training of
 whole categories, which takes most of the time.
 """
 
 import json
+import os
 from pathlib import Path
 
 from absl import flags
@@ -28,6 +29,7 @@ README = flags.DEFINE_string("readme", None, "Markdown file whose benchmark tabl
 
 
 def main() -> None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the memory
     try:
         from . import suite, table
     except ImportError as error:

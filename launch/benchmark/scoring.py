@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pfm_jax.config import Config, ScoringConfig
 from pfm_jax.inference.detector import Detector, score_batch
 
 from . import untrained
 from .reference import torch_pfm
-from .reference.bridge import reference
+from .reference.bridge import operations, place, reference, wait
 from .timing import ratios
 
 
@@ -29,11 +28,11 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
         scores.
     """
     networks, state, _ = untrained.start(config, weights_dir)
-    eager = reference(config, weights_dir, state.heads)
+    eager = place(reference(config, weights_dir, state.heads))
     tuned = copy.deepcopy(eager).tuned()
     compiled, note = torch.compile(tuned), "compiled"
     try:
-        torch_pfm.score(compiled, torch.from_numpy(images[:1]))
+        torch_pfm.score(compiled, place(torch.from_numpy(images[:1])))
     except Exception as error:
         compiled, note = tuned, f"not compiled: {type(error).__name__}"
     ways = {"ours": config.scoring, "float32": replace(config.scoring, precision="float32")}
@@ -43,9 +42,8 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
 
     found: dict[str, Any] = {"tuned": note}
     for batch in (8, 1):
-        some, same = images[:batch], torch.from_numpy(images[:batch])
-        with FlopCounterMode(display=False) as counter:
-            expected = torch_pfm.score(eager, same)[1].numpy()
+        some, same = images[:batch], place(torch.from_numpy(images[:batch]))
+        expected = torch_pfm.score(eager, same)[1].numpy(force=True)
         for way in ways.values():
             plain = replace(way, smoothing=0.0, relative=False)
             scores = np.asarray(score_batch(ours(plain), some).image_scores)
@@ -54,12 +52,17 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
             )
         contenders: dict[str, Callable[[], Any]] = {
             **{k: partial(_wait, ours(way), some) for k, way in ways.items()},
-            "eager": partial(torch_pfm.score, eager, same),
-            "tuned": partial(torch_pfm.score, compiled, same),
+            "eager": partial(_theirs, eager, same),
+            "tuned": partial(_theirs, compiled, same),
         }
-        found[f"b{batch}"] = ratios(contenders, repeats, counter.get_total_flops())
+        found[f"b{batch}"] = ratios(contenders, repeats, operations(eager, same))
     return found
 
 
 def _wait(detector: Detector, images: np.ndarray) -> None:
     score_batch(detector, images).fused.block_until_ready()
+
+
+def _theirs(model: torch.nn.Module, images: torch.Tensor) -> None:
+    torch_pfm.score(model, images)
+    wait()

@@ -13,7 +13,7 @@ import torch
 from pfm_jax.config import Config
 
 from ..common import recipe
-from . import category, scoring, serving, table, timing, training
+from . import accelerator, category, scoring, serving, table, timing, training
 from .reference.bridge import complete_weights
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -42,12 +42,18 @@ def measure(data_dir: str, weights_dir: str | None, name: str, repeats: int) -> 
             pair: scoring.measure(config, weights, images, repeats)
             for pair, config in configs.items()
         }
-        found["training"] = training.our_step(fast, weights, images)
+        found["training"] = training.our_step(fast, weights, place / "compiled")
         step = training.reference_step(fast, weights, images, 3)
         found["training"]["reference_step_seconds"] = step
         found |= category.measure_metrics()
         found["serving"] = serving.measure(fast, weights, place)
         jax.clear_caches()
+        if jax.default_backend() != "cpu":
+            found["accelerator"] = {
+                "scoring": accelerator.scoring(fast, weights, repeats),
+                "training": accelerator.training(fast, weights, place / "programs"),
+            }
+            jax.clear_caches()
         if name:
             options = [f"--data_dir={data_dir}", f"--category={name}", f"--weights_dir={weights}"]
             options += ["--config=mb_pfm_r18_r50"]

@@ -60,6 +60,8 @@ def rows(found: dict[str, Any]) -> list[Row]:
     ours, theirs = (f"{1e3 * step[k]:.0f} ms" for k in ("step_seconds", "reference_step_seconds"))
     remark = f"compiled in {step['compile_seconds']:.0f} s; the reference's is 8 whole images"
     table.append(("a training step, R18-R50", ours, theirs, "", remark))
+    if "accelerator" in found:
+        table += _accelerator_rows(found["accelerator"])
     if "category" in found:
         table += _category_rows(found["category"])
     seconds, ten = found["metrics_seconds"], found["metrics_10x_ratio"]
@@ -82,11 +84,34 @@ def _scoring_row(name: str, batch: int, one: dict[str, Any]) -> Row:
     )
 
 
+def _accelerator_rows(found: dict[str, Any]) -> list[Row]:
+    """Scoring at equal precision, and runs that train together."""
+    table: list[Row] = []
+    for precision, batches in found["scoring"].items():
+        for batch, one in batches.items():
+            ours, eager, tuned = (
+                f"{int(batch) / one['seconds'][k]:.0f} images/s"
+                for k in ("ours", "eager", "compiled")
+            )
+            theirs = (
+                f"{eager} ({one['times_eager']:.2f}x)",
+                f"{tuned} ({one['times_compiled']:.2f}x)",
+            )
+            part = f"{100 * one['fraction_of_products']:.0f}% of the rate of products"
+            table.append((f"scoring, R18-R50, batch {batch}, {precision}", ours, *theirs, part))
+    for runs, one in found["training"].items():
+        step = f"{1e3 * one['step_seconds_per_run']:.2f} ms a run"
+        times = f"{one['compile_seconds']:.0f} s, from the cache in {one['cached_seconds']:.1f} s"
+        table.append((f"a training step, {runs} runs", step, "", "", f"compiled in {times}"))
+    return table
+
+
 def _category_rows(whole: dict[str, Any]) -> list[Row]:
     """One category by itself, and four seeds of it."""
     hours, times = whole["reference_seconds"] / 3600, whole["category_speedup"]
     memory, deviation = whole["peak_gib"], whole["image_auroc_deviation"]
-    remark = f"200 epochs from the time of a step; peak memory {memory:.1f} GiB"
+    again = f"{whole['seconds_again']:.0f} s with its programs in the cache"
+    remark = f"{again}; 200 epochs from the time of a step; peak memory {memory:.1f} GiB"
     seeds, spread = whole["seeds4_over_seed1"], f"deviation of image AUROC {deviation:.4f}"
     command = "screw, R18-R50, the whole command"
     return [

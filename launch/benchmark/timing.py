@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from jax.stages import Compiled, Lowered
 
 
 def in_turn(
@@ -33,11 +35,32 @@ def in_turn(
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
-def matmul() -> tuple[Callable[[], Any], float]:
-    """Float32 product of two 2048 x 2048 matrices, and its floating-point operations."""
-    a, b = (jax.random.normal(jax.random.key(i), (2048, 2048)) for i in range(2))
+def compiled(lower: Callable[[], Lowered], folder: Path) -> tuple[float, float, Compiled]:
+    """Seconds to compile a program, seconds to load it from a persistent cache, and the program.
+
+    `folder`: where the cache is made; must be empty.
+    """
+    before, seconds = jax.config.jax_compilation_cache_dir, []  # type: ignore[attr-defined]
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        for _ in range(2):
+            jax.clear_caches()
+            compilation_cache.reset_cache()
+            lowered = lower()
+            start = time.perf_counter()
+            program = lowered.compile()
+            seconds.append(time.perf_counter() - start)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
+    return seconds[0], seconds[1], program
+
+
+def matmul(size: int = 2048, dtype: str = "float32") -> tuple[Callable[[], Any], float]:
+    """Product of two square matrices, and its floating-point operations."""
+    a, b = (jax.random.normal(jax.random.key(i), (size, size), dtype) for i in range(2))
     product = jax.jit(jnp.dot)
-    return lambda: product(a, b).block_until_ready(), 2 * 2048.0**3
+    return lambda: product(a, b).block_until_ready(), 2 * float(size) ** 3
 
 
 def ratios(

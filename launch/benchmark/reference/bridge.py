@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TypeVar
 
+import jax
 import numpy as np
 import safetensors.numpy
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pfm_jax import backbones
 from pfm_jax.backbones import weights
@@ -16,7 +19,9 @@ from pfm_jax.config import Config
 from pfm_jax.model.heads import Head, Heads
 from pfm_jax.model.layers import Dense
 
-from .torch_pfm import LEVELS, Mapping, Reference
+from .torch_pfm import LEVELS, Mapping, Reference, score
+
+T = TypeVar("T")
 
 DIRECTIONS = {"forward": "mnn", "backward": "rmnn"}
 
@@ -32,6 +37,25 @@ def reference(config: Config, weights_dir: str, heads: Heads) -> Reference:
     for level in LEVELS:
         copy_head(heads[level], model.heads[level])
     return model
+
+
+def place(what: T) -> T:
+    """Moves a model or a tensor to the device that JAX computes on, if torch has it."""
+    shared = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    return what.to("cuda") if shared else what  # type: ignore[attr-defined,no-any-return]
+
+
+def wait() -> None:
+    """Waits for what torch computes on a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def operations(model: torch.nn.Module, images: torch.Tensor) -> int:
+    """Floating-point operations of scoring images."""
+    with FlopCounterMode(display=False) as counter:
+        score(model, images)
+    return counter.get_total_flops()
 
 
 def copy_head(ours: Head, theirs: Mapping) -> None:
