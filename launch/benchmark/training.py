@@ -37,7 +37,7 @@ def our_step(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> di
     images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)
-    group, steps = loop.stack([state] * runs) if runs > 1 else state, np.int32(loop.SCAN_STEPS)
+    group, steps = loop.stack([state] * runs) if runs > 1 else state, np.int32(loop.STEPS_PER_CALL)
     cold, cached, program = compiled(
         lambda: loop.steps_on_device.lower(group, rows, steps, problem), cache
     )
@@ -46,6 +46,6 @@ def our_step(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> di
         start = time.perf_counter()
         group, losses = program(group, rows, steps)
         jax.block_until_ready(losses)
-        seconds.append((time.perf_counter() - start) / loop.SCAN_STEPS)
+        seconds.append((time.perf_counter() - start) / loop.STEPS_PER_CALL)
     step = float(np.median(seconds[1:]))
     return {"compile_seconds": cold, "cached_seconds": cached, "step_seconds": step}

@@ -25,8 +25,8 @@ from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
-SCAN_STEPS = 25
-"""Most steps of one call, between two looks at the losses."""
+STEPS_PER_CALL = 25
+"""At most, between two looks at the losses."""
 
 GATHER_BYTES = 2**28
 """Bytes gathered at a time from a cache on host or disk."""
@@ -76,14 +76,14 @@ def _steps(
     count: Array,
     problem: Problem,
 ) -> tuple[TrainState, Losses]:
-    """Runs `count` steps, an array, of one run; losses are `[SCAN_STEPS]`, the rest zero."""
+    """Runs `count` steps, an array, of one run; losses are `[STEPS_PER_CALL]`, the rest zero."""
 
     def body(index: Array, carry: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
         state, losses = carry
         state, found = step(state, batch_at(index, state), problem)
         return state, {k: values.at[index].set(found[k]) for k, values in losses.items()}
 
-    losses = {level: jnp.zeros(SCAN_STEPS) for level in problem.levels}
+    losses = {level: jnp.zeros(STEPS_PER_CALL) for level in problem.levels}
     return lax.fori_loop(0, count, body, (state, losses))
 
 
@@ -91,10 +91,10 @@ def _steps(
 def steps_on_device(
     group: TrainState, rows: Features, count: Array, problem: Problem
 ) -> tuple[TrainState, Losses]:
-    """Runs up to `SCAN_STEPS` steps on features that are on the device, as one loop.
+    """Runs up to `STEPS_PER_CALL` steps on features that are on the device, as one loop.
 
-    `group` may be a single run. Losses are `[G, SCAN_STEPS]` or `[SCAN_STEPS]`, of which the first
-    `count`, int32, were computed.
+    `group` may be a single run. Losses are `[G, STEPS_PER_CALL]` or `[STEPS_PER_CALL]`, of which
+    the first `count`, int32, were computed.
     """
     alone, capacity = group.step.ndim == 0, sampling.cached_tiles(rows, problem)
 
@@ -134,10 +134,10 @@ def _advance(
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Runs steps of a group or a single run; losses are `[G, steps]`."""
     runs, parts = np.size(group.step), []
-    at_once = SCAN_STEPS
+    at_once = STEPS_PER_CALL
     if cache.place != "device":
         wanted = GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem))
-        at_once = max(1, min(SCAN_STEPS, wanted))
+        at_once = max(1, min(STEPS_PER_CALL, wanted))
     for start in range(0, steps, at_once):
         count = min(at_once, steps - start)
         if cache.place == "device":
@@ -169,7 +169,7 @@ def train(
     """
     total, done = int(states[0].extent.total_steps), int(states[0].step)
     every = problem.train.checkpoint_every
-    length = min(SCAN_STEPS, every)
+    length = min(STEPS_PER_CALL, every)
     groups, cache = _groups(states), _replicated(cache, len(states))
     del states
     curves, stopped = [_Curve() for _ in groups], stopping()

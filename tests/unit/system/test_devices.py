@@ -19,3 +19,10 @@ def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not inside["even"].sharding.is_fully_replicated
     assert devices.batch_sizes() == (4, 8) and devices.batch_size() == 8
     assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
+
+
+def test_an_accelerator_gets_more_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (devices.batch_sizes(), devices.batch_size()) == ((1, 8), 8)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(devices, "devices", lambda: jax.devices()[:2])
+    assert (devices.batch_sizes(), devices.batch_size()) == ((2, 16, 64), 64)
