@@ -39,22 +39,21 @@ def command(job: Job) -> list[str]:
 
 
 def main() -> None:
-    config, place = recipe.value(CONFIG, SweepConfig), mirror.absolute(WORKDIR.value)
+    config, seeds = recipe.value(CONFIG, SweepConfig), values.whole_numbers(SEEDS)
     sources, data = resolved(Sources(DATA_DIR.value, WEIGHTS_DIR.value)), config.base.data.dataset
-    seeds = values.whole_numbers(SEEDS)
-    found = [datasets.categories(data, sources.data_path, name) for name in CATEGORIES.value]
-    plan = make_plan(config, [name for names in found for name in names], seeds, CASES.value)
+    of = functools.partial(datasets.categories, data, sources.data_path)
+    plan = make_plan(config, [c for n in CATEGORIES.value for c in of(n)], seeds, CASES.value)
     todo = [job for job in jobs(plan) if JOB.value in (None, job.name)]
-    work = functools.partial(run_job, plan, sources=sources, workdir=place)
+    work = functools.partial(run_job, plan, sources=sources, workdir=mirror.absolute(WORKDIR.value))
     if JOB.value:
         engines.end_with_parent()
         for job in todo:
             work(job)
         return
-    with mirror.local_folder(place, mirror.nothing) as workdir:
+    with mirror.local_folder(WORKDIR.value, mirror.nothing) as workdir:
         record.write_json(workdir / "sweep.json", plan.to_json())
     outcomes = engines.ray(todo, work) if ENGINE.value == "ray" else engines.local(todo, command)
-    with mirror.local_folder(place, tells_what_is_done) as workdir:
+    with mirror.local_folder(WORKDIR.value, tells_what_is_done) as workdir:
         for job, reason in zip(todo, outcomes, strict=True):
             if reason:
                 fail(plan, job.category, unfinished(plan, job, workdir), workdir, reason)

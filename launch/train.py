@@ -32,7 +32,7 @@ def main() -> None:
     config, seeds = recipe.value(CONFIG, Config), values.whole_numbers(SEEDS)
 
     def wanted(name: str) -> bool:
-        return name == record.LOG or CATEGORY.value in ("all", *name.split("/"))
+        return CATEGORY.value == "all" or f"/{CATEGORY.value}/" in f"/{name}" or name == record.LOG
 
     with mirror.local_folder(WORKDIR.value, wanted) as workdir:
         results = train_categories(config, sources, CATEGORY.value, workdir, seeds)

@@ -19,11 +19,12 @@ from .timing import in_turn, peak_kib
 
 PAPER_EPOCHS = 200
 
+OWN_VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE")
+"""Settings of this process that a command by itself would not have."""
 
-def command(
-    flags: list[str], workdir: Path, seeds: tuple[int, ...], cache: Path | None = None
-) -> dict[str, Any]:
-    """Runs the training command for some seeds, with `cache` as the cache folder if given.
+
+def command(flags: list[str], workdir: Path, seeds: tuple[int, ...], cache: Path) -> dict[str, Any]:
+    """Runs the training command for some seeds, with `cache` as the cache folder.
 
     Returns:
         `seconds` from start to end, `peak_gib` of resident memory, and `runs`, the contents of
@@ -32,7 +33,8 @@ def command(
     argv = [*cli.command("train"), *flags, f"--workdir={workdir}"]
     argv += [f"--seeds={','.join(map(str, seeds))}"]
     start, peak = time.perf_counter(), 0
-    env = {**os.environ, "PFM_JAX_CACHE": str(cache)} if cache else None
+    env = {k: v for k, v in os.environ.items() if k not in OWN_VARIABLES}
+    env["PFM_JAX_CACHE"] = str(cache)
     with subprocess.Popen(argv, env=env) as process:
         while process.poll() is None:  # (rusage would count the parent's memory at the fork)
             peak = max(peak, peak_kib(process.pid))
@@ -52,12 +54,12 @@ def command(
 def measure(flags: list[str], workdir: Path, reference_seconds: float) -> dict[str, Any]:
     """Compares one seed alone with four together, and both with the reference's 200 epochs.
 
-    The first command finds an empty cache of compiled programs, the second what it compiled.
+    Each finds an empty cache of compiled programs; `seconds_again` is with what one has compiled.
     """
     cache = workdir / "cache"
     one = command(flags, workdir / "one", (0,), cache)
     again = command(flags, workdir / "again", (0,), cache)
-    four = command(flags, workdir / "four", (0, 1, 2, 3))
+    four = command(flags, workdir / "four", (0, 1, 2, 3), workdir / "cache_of_four")
     names = ("image_auroc", "pixel_auroc", "pro_auc")
     alone, together = one["runs"][0], four["runs"][0]
     steps = PAPER_EPOCHS * -(-alone["counts"]["train"] // 8)

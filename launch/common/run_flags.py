@@ -20,7 +20,7 @@ def run() -> Iterator[tuple[Path, str, Sources]]:
     """Workdir, category and sources of the run. Raises InputError."""
 
     def wanted(name: str) -> bool:
-        return CATEGORY.value in name.split("/") and mirror.without_checkpoints(name)
+        return name.startswith(f"{CATEGORY.value}/") and mirror.without_checkpoints(name)
 
     with mirror.local_folder(WORKDIR.value, wanted) as workdir:
         yield workdir, CATEGORY.value, Sources(DATA_DIR.value, WEIGHTS_DIR.value)

@@ -123,14 +123,15 @@ class Detector:
         Returns image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own
         resolution. Raises InputError: an image that can't be read.
         """
-        given, size = examples(images), self.config.data.image_size
-        most = devices.batch_size()
+        given, size, most = examples(images), self.config.data.image_size, devices.batch_size()
 
         def decoded(start: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-            some = [given[i] for i in range(start, min(start + most, len(given)))]
-            opened = [open_rgb(example.image, example.path) for example in some]
-            pixels = [resized(image, size) for image in opened]
-            return np.stack(pixels), [image.size for image in opened]
+            pixels, sizes = [], []
+            for index in range(start, min(start + most, len(given))):
+                image = open_rgb(given[index].image, given[index].path)
+                pixels.append(resized(image, size))
+                sizes.append(image.size)
+            return np.stack(pixels), sizes
 
         scores: list[np.ndarray] = [np.zeros(0, np.float32)]
         maps: list[np.ndarray] = []

@@ -22,9 +22,9 @@ from pfm_jax.training.step import init_state
 def lowered(
     runs: Sequence[RunFolder], networks: Networks, num_images: int, room: int
 ) -> list[Callable[[], Lowered]]:
-    """Functions that lower the training program of runs that train together, and scoring.
+    """Functions that lower scoring and, if features stay on the device, the training program.
 
-    As they will run on one device, on the features of `num_images`, with `room` for more.
+    As they will run on one device, with the features of `num_images` and `room` for more.
     """
     config, problem = runs[0].config, runs[0].problem
     channels, size = feature_channels(networks, config.levels), config.data.image_size
@@ -38,7 +38,7 @@ def lowered(
         jax.ShapeDtypeStruct(*one)
         for one in (((), np.int32), ((devices.batch_size(), size, size, 3), np.uint8))
     )
-    return [
-        lambda: loop.steps_on_device.lower(group, rows, count, problem),
-        lambda: score_batch.lower(detector, images),
-    ]
+    programs: list[Callable[[], Lowered]] = [lambda: score_batch.lower(detector, images)]
+    if cache.choose_place(devices.tree_bytes(rows)) == "device":
+        programs.append(lambda: loop.steps_on_device.lower(group, rows, count, problem))
+    return programs

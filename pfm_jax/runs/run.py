@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ import jax
 from pfm_jax import datasets
 from pfm_jax.config import Config, Sources
 from pfm_jax.evaluation import proxy
-from pfm_jax.evaluation.evaluate import Combinations, evaluate
+from pfm_jax.evaluation.evaluate import Combinations, Evaluation, evaluate
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector
 from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.runs import record
 from pfm_jax.system import devices, files
-from pfm_jax.system.background import Later, at_once
 from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.types import Dataset, Example, InputError
 
@@ -69,8 +67,11 @@ class RunFolder:
         """Writes `run.json`; see `record.write_run`."""
         record.write_run(self.folder, self.provenance, status, self.seconds)
 
-    def evaluate(self, detector: Detector, later: Later = at_once) -> dict[str, Any]:
-        """Evaluates the run's detector; returns `metrics.json`, which is written `later`."""
+    def evaluate(self, detector: Detector) -> tuple[Evaluation, dict[str, Any]]:
+        """Evaluates the run's detector; returns the evaluation and the content of `metrics.json`.
+
+        `record.write_evaluation` writes both.
+        """
         with record.timed(self.seconds, "evaluate"):
             found = evaluate(detector, self.dataset, self.combinations)
         held_out = [example.path for example in self.dataset.held_out]
@@ -88,9 +89,7 @@ class RunFolder:
             **self.provenance.to_json(),
             "seed": self.config.seed,
         }
-        results = {**found.to_json(), **about}
-        later(functools.partial(record.write_evaluation, self.folder, found, results))
-        return results
+        return found, {**found.to_json(), **about}
 
 
 def resolved(sources: Sources) -> Sources:
@@ -179,7 +178,9 @@ def evaluate_run(workdir: Path, category: str, sources: Sources) -> dict[str, An
     detector, run = _load_finished(workdir, category, sources)
     run.seconds.update(record.seconds_so_far(run.folder))
     with files.locked(run.folder):
-        return run.evaluate(detector)
+        found, results = run.evaluate(detector)
+        record.write_evaluation(run.folder, found, results)
+    return results
 
 
 def measure_proxy(workdir: Path, category: str, sources: Sources) -> dict[str, Any]:

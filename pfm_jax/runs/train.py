@@ -89,28 +89,30 @@ def train_together(
 
     Returns folder -> the content of its `metrics.json`.
     """
-    with ExitStack() as locks, ExitStack() as opened:
-        runs = [_opened(run, locks, opened) for run in runs]
-        states = {run.folder: _state(run, networks) for run in runs}
-        for run in runs:
-            run.write_status("running")
-        todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
-        for step in sorted({int(states[run.folder].step) for run in todo}):
-            some = [run for run in todo if int(states[run.folder].step) == step]
-            try:
-                trained = _fit(
-                    some,
-                    [states.pop(run.folder) for run in some],
-                    functools.partial(_features, some, networks, features, room),
-                    stopping,
-                )
-            except InputError as error:
-                folders = ", ".join(str(run.folder) for run in some)
-                raise InputError(f"{folders}: {error}") from error
-            states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
-        results = {run.folder: _finish(run, states[run.folder], networks, later) for run in runs}
-        later(locks.pop_all().close)
-        return results
+    locks = ExitStack()
+    try:
+        with ExitStack() as opened:
+            runs = [_opened(run, locks, opened) for run in runs]
+            states = {run.folder: _state(run, networks) for run in runs}
+            for run in runs:
+                run.write_status("running")
+            todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
+            for step in sorted({int(states[run.folder].step) for run in todo}):
+                some = [run for run in todo if int(states[run.folder].step) == step]
+                try:
+                    trained = _fit(
+                        some,
+                        [states.pop(run.folder) for run in some],
+                        functools.partial(_features, some, networks, features, room),
+                        stopping,
+                    )
+                except InputError as error:
+                    folders = ", ".join(str(run.folder) for run in some)
+                    raise InputError(f"{folders}: {error}") from error
+                states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
+            return {run.folder: _finish(run, states[run.folder], networks, later) for run in runs}
+    finally:
+        later(locks.close)  # after what it still has to write
 
 
 def _opened(run: RunFolder, locks: ExitStack, opened: ExitStack) -> RunFolder:
@@ -224,6 +226,11 @@ def _finish(run: RunFolder, state: TrainState, networks: Networks, later: Later)
         detector = make_detector(networks, state.heads, *parts)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)
-    results = run.evaluate(detector, later)
-    later(functools.partial(run.write_status, "finished"))
+    found, results = run.evaluate(detector)
+
+    def write() -> None:
+        record.write_evaluation(run.folder, found, results)
+        run.write_status("finished")
+
+    later(write)
     return results

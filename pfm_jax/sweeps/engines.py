@@ -84,8 +84,8 @@ def end_with_parent() -> None:
 def ray(jobs: Sequence[Job], task: Callable[[Job], None]) -> list[Outcome]:
     """Runs each job as a Ray task on the cluster at `RAY_ADDRESS`, or else on this machine.
 
-    A task takes one GPU or TPU if the cluster has any, and is retried if its worker dies. Data,
-    weights and runs must be on storage shared by all machines.
+    A task takes one GPU or TPU if the cluster has any, and is retried if its worker dies. Data
+    and weights must be on storage shared by all machines, and runs there or in object storage.
 
     Raises:
         InputError: Ray is not installed.

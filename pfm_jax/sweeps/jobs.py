@@ -125,17 +125,20 @@ def _run_job(
         ]
         with record.logged(workdir / "logs" / job.name):
             for together in partition(runs, networks):
-                _train(together, networks, features)
+                _train(together, networks, features, workdir)
     for case in speeds:
         measure_speed(plan, case, networks, workdir)
 
 
-def _train(runs: list[RunFolder], networks: Networks, features: CachedFeatures) -> None:
+def _train(
+    runs: list[RunFolder], networks: Networks, features: CachedFeatures, workdir: Path
+) -> None:
     try:
         train_together(runs, networks, features)
     except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))
-        failure = {"reason": f"{type(error).__name__}: {error}", "missing": False}
+        reason = f"{type(error).__name__}: {error}".replace(f"{workdir}/", "")
+        failure = {"reason": reason, "missing": False}
         for run in runs:
             _write_json(run.folder / "failed.json", failure)
         return

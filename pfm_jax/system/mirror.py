@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -13,14 +14,20 @@ from pathlib import Path
 
 import fsspec
 
-from pfm_jax.system import devices
+from pfm_jax.system import devices, interrupts
 from pfm_jax.types import InputError
 
 SYNC_SECONDS = 10.0
 """Pause between two uploads of what has changed."""
 
-UNFINISHED = (".part", ".orbax-checkpoint-tmp")
-"""In the names of files and folders that are being written; they are renamed when complete."""
+UNFINISHED_FILE, UNFINISHED_FOLDER = ".part", ".orbax-checkpoint-tmp"
+"""End and part of the name of what is being written; it is renamed when complete."""
+
+PROBE = ".writable-"
+"""Begins the name of an object that is written and removed to see whether that is allowed."""
+
+ATTEMPTS = 3
+"""Of a download, while others write."""
 
 log = logging.getLogger(__name__)
 
@@ -67,21 +74,19 @@ class Mirror:
             self._remote, self._root = fsspec.core.url_to_fs(self.url)
 
     def check_writable(self) -> None:
-        """Writes an empty object and removes it."""
+        """Writes an empty object, of a name of its own, and removes it."""
         with self._told("can't be written"):
-            probe = f"{self._root}/.writable"
-            self._remote.pipe_file(probe, b"")
-            self._remote.rm_file(probe)
+            name = f"{PROBE}{secrets.token_hex(4)}"
+            self._remote.pipe_file(f"{self._root}/{name}", b"")
+            self._remove(name)
 
     def download(self) -> None:
-        """Downloads the wanted files; local ones of the same names are replaced."""
+        """Downloads the wanted files."""
         with self._told("can't be read"):
-            self._remote.invalidate_cache()  # others may have written since
-            paths = {path[len(self._root) :].lstrip("/"): path for path in self._found()}
-            names = list(filter(self.wanted, paths))
-            targets = [self.folder / name for name in names]
-            self._remote.get([paths[name] for name in names], list(map(str, targets)))
-        self._alike |= {name: _stamp(path) for name, path in zip(names, targets, strict=True)}
+            for _ in range(ATTEMPTS - 1):
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    return self._download()
+            self._download()
 
     def changed(self) -> dict[str, Stamp]:
         """Files that differ from what is remote, in the order in which they were changed."""
@@ -96,24 +101,41 @@ class Mirror:
         """
         with self._told("can't be written"):
             for name, stamp in self.changed().items():
-                self._upload(name)
-                self._alike[name] = stamp
+                if self._upload(name):
+                    self._alike[name] = stamp
             for name in self._alike.keys() - _files(self.folder).keys():
-                self._remote.rm_file(f"{self._root}/{name}")
+                self._remove(name)
                 del self._alike[name]
 
-    def _found(self) -> list[str]:
+    def _download(self) -> None:
+        self._remote.invalidate_cache()  # others may have written since
         try:
-            return list(self._remote.find(self._root))
+            found = self._remote.find(self._root)
         except FileNotFoundError:  # nothing has been written there yet
-            return []
+            found = []
+        paths = {path[len(self._root) :].lstrip("/"): path for path in found}
+        names = [name for name in paths if self._is_wanted(name)]
+        targets = [self.folder / name for name in names]
+        self._remote.get([paths[name] for name in names], list(map(str, targets)))
+        self._alike |= {name: _stamp(path) for name, path in zip(names, targets, strict=True)}
 
-    def _upload(self, name: str) -> None:
+    def _is_wanted(self, name: str) -> bool:
+        is_file = name and not name.endswith("/")  # some tools leave empty objects as folders
+        return bool(is_file) and not name.startswith(PROBE) and self.wanted(name)
+
+    def _upload(self, name: str) -> bool:
+        """Whether the file was there to be uploaded: an old checkpoint may have been removed."""
         try:
             self._remote.put_file(str(self.folder / name), f"{self._root}/{name}")
         except FileNotFoundError:
-            if (self.folder / name).exists():  # else an old checkpoint, removed meanwhile
+            if (self.folder / name).exists():
                 raise
+            return False
+        return True
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._remote.rm_file(f"{self._root}/{name}")
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -130,10 +152,10 @@ def local_folder(
 ) -> Iterator[Path]:
     """Local folder for a workdir that may be remote.
 
-    A local `place` stands for itself. A remote one (`gs://`, `s3://` or another protocol of fsspec)
-    is mirrored in a temporary folder: the `wanted` files are downloaded and, unless `read_only`,
-    what changes is uploaded every `SYNC_SECONDS` and at the end of the block, also of one that
-    fails.
+    A local `place` stands for itself. A remote one (`gs://`, `s3://` or another object store that
+    fsspec knows) is mirrored in a temporary folder: the `wanted` files are downloaded and, unless
+    `read_only`, what changes is uploaded every `SYNC_SECONDS` and at the end of the block, also of
+    one that fails.
 
     Raises InputError: the remote folder can't be used, or there are several processes; at the end,
     that it can't be written: the temporary folder is kept then.
@@ -144,9 +166,15 @@ def local_folder(
     if devices.process_count() > 1:
         raise InputError(f"{place}: several processes need a workdir on a file system they share")
     folder = Path(tempfile.mkdtemp(prefix="pfm_jax_"))
-    mirror = Mirror(str(place), folder, wanted)
     try:
+        mirror = Mirror(str(place), folder, wanted)
+        if not read_only:
+            mirror.check_writable()
         mirror.download()
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    try:
         with contextlib.nullcontext() if read_only else _uploaded(mirror):
             yield folder
     finally:
@@ -157,8 +185,7 @@ def local_folder(
 @contextlib.contextmanager
 def _uploaded(mirror: Mirror) -> Iterator[None]:
     """Uploads every `SYNC_SECONDS` and at the end of the block."""
-    mirror.check_writable()
-    log.warning("%s: can't be locked; nothing else may write to its runs", mirror.url)
+    log.info("%s: object storage has no locks; nothing else may write to its runs", mirror.url)
     done = threading.Event()
     syncing = threading.Thread(target=_sync, args=(mirror, done), daemon=True)
     syncing.start()
@@ -167,12 +194,14 @@ def _uploaded(mirror: Mirror) -> Iterator[None]:
     except InputError as error:  # names files by where the user knows them
         raise InputError(str(error).replace(str(mirror.folder), mirror.url)) from error
     finally:
-        done.set()
-        syncing.join()
-        try:
-            mirror.upload()
-        except InputError as error:
-            raise InputError(f"{error}; the files are kept in {mirror.folder}") from error
+        with interrupts.deferred():  # a second SIGTERM must not end the last upload
+            done.set()
+            syncing.join()
+            try:
+                mirror.upload()
+            except InputError as error:
+                kept = f"; the files are kept in {mirror.folder}" if mirror.changed() else ""
+                raise InputError(f"{error}{kept}") from error
 
 
 def _sync(mirror: Mirror, done: threading.Event) -> None:
@@ -185,14 +214,20 @@ def _sync(mirror: Mirror, done: threading.Event) -> None:
 
 def _files(folder: Path) -> dict[str, Stamp]:
     """Stamp of each complete file below a folder, by relative path."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # removed or renamed meanwhile
+            raise error
+
     found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.name == "lock" or any(part in name for part in UNFINISHED):
+    for place, _, names in os.walk(folder, onerror=failed):
+        inside = Path(place).relative_to(folder)
+        if UNFINISHED_FOLDER in inside.as_posix():
             continue
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            if path.is_file():
-                found[name] = _stamp(path)
+        for name in names:
+            if name != "lock" and not name.endswith(UNFINISHED_FILE):
+                with contextlib.suppress(FileNotFoundError):
+                    found[(inside / name).as_posix()] = _stamp(Path(place, name))
     return found
 
 

@@ -54,11 +54,8 @@ def _unstacked(group: TrainState) -> list[TrainState]:
 
 
 def is_group(runs: int) -> bool:
-    """Whether so many runs train as one group.
-
-    On a CPU every run trains by itself, since one batched product is slower there than several
-    products, and every run stays what it would be alone.
-    """
+    """Whether so many runs train as one group; on a CPU one batched product is slower than several,
+    and a run by itself stays what it would be alone."""
     return runs > 1 and jax.default_backend() != "cpu"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -132,6 +134,7 @@ def test_writing_claims_no_device(tmp_path: Path) -> None:
     """The parent of a sweep must leave a GPU's memory to its jobs."""
     code = f"""
 from pathlib import Path
+from typing import Any
 from jax._src import xla_bridge
 from pfm_jax.system import files, mirror
 with mirror.local_folder({str(tmp_path)!r}) as folder:
@@ -139,3 +142,52 @@ with mirror.local_folder({str(tmp_path)!r}) as folder:
 assert not xla_bridge.backends_are_initialized()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_uploaded(
+    remote: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = type(remote).put_file
+
+    def removed(self: Any, local: str, target: str) -> None:
+        if local.endswith("old"):
+            Path(local).unlink()
+        put(self, local, target)
+
+    monkeypatch.setattr(type(remote), "put_file", removed)
+    with mirror.local_folder(URL) as folder:
+        (folder / "old").write_text("old")
+        (folder / "screw.part2").mkdir()
+        (folder / "screw.part2" / "metrics.json").write_text("{}")
+    assert not folder.exists()
+    assert {*held(remote)} == {"screw.part2/metrics.json"}
+
+
+def test_a_file_that_another_removes_while_it_is_downloaded(
+    remote: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.pipe({"/bucket/runs/a/failed.json": b"{}", "/bucket/runs/a/metrics.json": b"{}"})
+    get = type(remote).get
+
+    def removed(self: Any, paths: list[str], targets: list[str]) -> None:
+        if len(paths) == 2:
+            self.rm_file("/bucket/runs/a/failed.json")
+        get(self, paths, targets)
+
+    monkeypatch.setattr(type(remote), "get", removed)
+    with mirror.local_folder(URL, read_only=True) as folder:
+        assert (folder / "a" / "metrics.json").read_text() == "{}"
+
+
+def test_nothing_is_left_behind_where_nothing_could_be_read(
+    remote: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("Access Denied")
+
+    remote.pipe_file("/bucket/runs/a/metrics.json", b"{}")
+    monkeypatch.setattr(type(remote), "get", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError, match="Access Denied"), mirror.local_folder(URL):
+        pass
+    assert not list(tmp_path.iterdir())
