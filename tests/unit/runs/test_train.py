@@ -59,8 +59,8 @@ def test_groups_follow_memory(
     problem, channels = make_problem(config), feature_channels(networks, LEVELS)
     extent = make_extent(problem, 6)
     state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem, extent)))
-    features = devices.tree_bytes(cache.cache_shapes(networks, 8, Tiles(64, 64, 0), LEVELS))
-    room = (runs_in_memory * 3 * state + 2 * features) / cache.MEMORY_FRACTION
+    rows = cache.room_shapes(networks, 12, Tiles(64, 64, 0), LEVELS)  # of both categories
+    room = (runs_in_memory * 3 * state + devices.tree_bytes(rows)) / cache.MEMORY_FRACTION
     monkeypatch.setattr(devices, "free_on_device", lambda: room)
     assert [len(some) for some in partition(runs, networks)] == expected
     # Another number of images trains along where there is room, another number of steps does not.
