@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from torch import Tensor
 
 from pfm_jax.config import Config
-from pfm_jax.inference.detector import Detector, score_batch
 
 from . import untrained
-from .reference import torch_pfm
-from .reference.bridge import operations, place, reference, wait
+from .reference.bridge import operations, place, reference
+from .scoring import ours_ready, theirs_ready
 from .timing import in_turn, matmul
 from .training import our_step
 
@@ -40,6 +37,7 @@ def scoring(
     networks, state, _ = untrained.start(config, weights_dir)
     eager = place(reference(config, weights_dir, state.heads))
     compiled = torch.compile(copy.deepcopy(eager).tuned(), dynamic=False)
+    an_image = operations(eager, place(torch.zeros((1, 256, 256, 3), dtype=torch.uint8)))
     found: dict[str, Any] = {}
     for precision, dtype in PRECISIONS.items():
         scored = replace(config, scoring=replace(config.scoring, precision=precision))
@@ -50,13 +48,13 @@ def scoring(
             images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), np.uint8)
             same = place(torch.from_numpy(images))
             contenders: dict[str, Callable[[], Any]] = {
-                "ours": partial(_ours, detector, jax.device_put(images)),
-                "eager": partial(_theirs, eager, same, dtype),
-                "compiled": partial(_theirs, compiled, same, dtype),
+                "ours": partial(ours_ready, detector, jax.device_put(images)),
+                "eager": partial(theirs_ready, eager, same, dtype),
+                "compiled": partial(theirs_ready, compiled, same, dtype),
                 "product": product,
             }
             seconds = in_turn(contenders, repeats, warm_up=2)
-            rate = operations(eager, same[:1]) * batch / seconds["ours"]
+            rate = an_image * batch / seconds["ours"]
             found[precision][str(batch)] = {
                 "seconds": seconds,
                 "times_eager": seconds["eager"] / seconds["ours"],
@@ -64,17 +62,6 @@ def scoring(
                 "fraction_of_products": rate * seconds["product"] / of_product,
             }
     return found
-
-
-def _ours(detector: Detector, images: Any) -> None:
-    score_batch(detector, images).fused.block_until_ready()
-
-
-def _theirs(model: torch.nn.Module, images: Tensor, dtype: torch.dtype) -> None:
-    mixed = dtype != torch.float32
-    with torch.autocast(images.device.type, dtype) if mixed else nullcontext():
-        torch_pfm.score(model, images)
-    wait()
 
 
 def training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -51,18 +52,24 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
                 (abs(scores - expected) / expected).max()
             )
         contenders: dict[str, Callable[[], Any]] = {
-            **{k: partial(_wait, ours(way), some) for k, way in ways.items()},
-            "eager": partial(_theirs, eager, same),
-            "tuned": partial(_theirs, compiled, same),
+            **{k: partial(ours_ready, ours(way), some) for k, way in ways.items()},
+            "eager": partial(theirs_ready, eager, same),
+            "tuned": partial(theirs_ready, compiled, same),
         }
         found[f"b{batch}"] = ratios(contenders, repeats, operations(eager, same))
     return found
 
 
-def _wait(detector: Detector, images: np.ndarray) -> None:
+def ours_ready(detector: Detector, images: Any) -> None:
+    """Scores a batch and waits for the maps."""
     score_batch(detector, images).fused.block_until_ready()
 
 
-def _theirs(model: torch.nn.Module, images: torch.Tensor) -> None:
-    torch_pfm.score(model, images)
+def theirs_ready(
+    model: torch.nn.Module, images: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> None:
+    """Scores a batch by the reference, in mixed precision if `dtype` is not float32, and waits."""
+    mixed = dtype != torch.float32
+    with torch.autocast(images.device.type, dtype) if mixed else nullcontext():
+        torch_pfm.score(model, images)
     wait()
