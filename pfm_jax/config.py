@@ -22,8 +22,9 @@ class DataConfig:
 
     Attributes:
         dataset: a name in `datasets.NAMES`, for instance `"mvtec_ad"` (any category in its layout).
-        image_size: side of the square that images are resized to, in pixels; a multiple of 16.
-        tile_size: side of the tiles that the networks see, a multiple of 16; 0: the whole image.
+        image_size: side of the square that images are resized to, in pixels; a multiple of the
+            strides of all stages in use: of 16 with three levels, of 14 with DINOv2.
+        tile_size: side of the tiles that the networks see, likewise; 0: the whole image.
         tile_overlap: overlap of neighbouring tiles when scoring, in pixels.
         held_out: fraction of the normal training images kept from training, whose scores set the
             threshold; the same images for every seed.
@@ -42,7 +43,8 @@ class NetworksConfig:
 
     Attributes:
         source: name of the source network (SNN in the paper), one of `backbones.NAMES`.
-        target: name of the target network (TNN), likewise.
+        target: name of the target network (TNN), likewise; may be the source itself, whose stages
+            are then mapped to each other.
         pretrained: ImageNet weights, else random ones (the control of Table VII, case 9).
         seed: seed of random weights.
         neighbourhood: side, in positions, of the square that features are averaged over; odd, 1 for
@@ -61,7 +63,8 @@ class MappingConfig:
     """The mapping heads.
 
     Attributes:
-        latent: level -> c of Table II; its keys are the levels that are mapped.
+        latent: level -> c of Table II; its keys are the levels that are mapped: a stage of both
+            networks (`"conv4_x"`), or one of the source and one of the target (`"4-7:8-11"`).
         directions: `("forward",)` for PFM, both for B-PFM (one level) and MB-PFM (three).
         normalize_prediction: whether the heads' outputs are L2-normalised (eq. 7, 11).
     """

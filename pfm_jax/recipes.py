@@ -7,6 +7,7 @@ import importlib.util
 import math
 from pathlib import Path
 
+from pfm_jax import backbones
 from pfm_jax.config import (
     Config,
     DataConfig,
@@ -15,7 +16,7 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
-from pfm_jax.types import DIRECTIONS, LEVELS, InputError
+from pfm_jax.types import DIRECTIONS, InputError, Pair
 
 SAMPLINGS = ("positions", "images")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -56,13 +57,14 @@ def _recipe_file(name: str) -> Path:
 
 
 def validate(config: Config) -> None:
-    """Checks a recipe. Raises InputError for the first bad field, with what it may be."""
+    """Checks a recipe. Raises InputError for the first bad field, with what it may be, or for a
+    network or a stage of one that there is not."""
     for field, seed in (("seed", config.seed), ("networks.seed", config.networks.seed)):
         _check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
     side = config.networks.neighbourhood
     _check(side > 0 and side % 2 == 1, "networks.neighbourhood", side, "odd and positive")
-    _check_data(config.data)
     _check_mapping(config.mapping)
+    _check_data(config.data, _stride(config))
     _check_train(config.train, config.levels)
     _check_scoring(config.scoring)
 
@@ -72,11 +74,27 @@ def _check(ok: bool, field: str, value: object, wanted: str) -> None:
         raise InputError(f"config.{field}={value!r}: must be {wanted}")
 
 
-def _check_data(data: DataConfig) -> None:
+def _stride(config: Config) -> int:
+    """Common multiple of the strides of all stages in use."""
+    names = Pair(config.networks.source, config.networks.target)
+    field = "networks"
+    try:
+        for name in names:
+            backbones.get(name)
+        field = "mapping.latent"
+        found = [stride for level in config.levels for stride in backbones.strides(names, level)]
+    except InputError as error:
+        raise InputError(f"config.{field}: {error}") from error
+    return math.lcm(*found)
+
+
+def _check_data(data: DataConfig, stride: int) -> None:
     size, tile, overlap = data.image_size, data.tile_size, data.tile_overlap
-    _check(size > 0 and size % 16 == 0, "data.image_size", size, "a positive multiple of 16")
-    fits = 0 <= tile <= size and tile % 16 == 0
-    _check(fits, "data.tile_size", tile, f"0, or a multiple of 16 up to {size}, the image's size")
+    wanted = f"a positive multiple of {stride}"
+    _check(size > 0 and size % stride == 0, "data.image_size", size, wanted)
+    fits = 0 <= tile <= size and tile % stride == 0
+    wanted = f"0, or a multiple of {stride} up to {size}, the image's size"
+    _check(fits, "data.tile_size", tile, wanted)
     fits = 0 <= overlap < (tile or overlap + 1)
     _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
     _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
@@ -85,7 +103,6 @@ def _check_data(data: DataConfig) -> None:
 def _check_mapping(mapping: MappingConfig) -> None:
     latent, directions = mapping.latent, mapping.directions
     _check(len(latent) > 0, "mapping.latent", latent, "at least one level")
-    _check(set(latent) <= set(LEVELS), "mapping.latent", latent, f"among {LEVELS}")
     known = directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:])
     wanted = f"{DIRECTIONS} or one of them, as a tuple"
     _check(known, "mapping.directions", directions, wanted)

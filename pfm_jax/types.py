@@ -1,14 +1,17 @@
 """The data dictionary: every container that passes between modules, with shapes and units.
 
 Shapes are written `[B, H, W, C]`: batch, height, width, channels; `N` images of a split; `P`
-positions. A *level* is a stage of a backbone, named after the ResNet stage of the same stride:
-`"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16), whatever the network is. A *direction* of
-mapping is `"forward"` (source to target) or `"backward"`.
+positions. A *stage* is a named output of a backbone: of a convolutional one the name of the ResNet
+stage of the same stride, `"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16); of a vision
+transformer a block or the mean of several, `"7"`, `"4-7"`. A *level* is a pair of stages that are
+mapped to each other: `"SOURCE:TARGET"`, or the one name of both. A *direction* of mapping is
+`"forward"` (source to target) or `"backward"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +25,7 @@ STRIDES = {"conv2_x": 4, "conv3_x": 8, "conv4_x": 16}
 DIRECTIONS = ("forward", "backward")
 
 FeaturePyramid = dict[str, Array]
-"""Level -> features `[B, h, w, C]` of one network."""
+"""Stage -> features `[B, h, w, C]` of one network."""
 
 Params = Any
 """Pytree of arrays: the weights of a network."""
@@ -37,6 +40,17 @@ class Pair(NamedTuple, Generic[T]):
 
     source: T
     target: T
+
+
+def stages(level: str) -> Pair[str]:
+    """Names of the source's and the target's stage of a level."""
+    source, _, target = level.partition(":")
+    return Pair(source, target or source)
+
+
+def level_number(level: str) -> int:
+    """Number to fold into a key, so that a level's draws depend on no other level."""
+    return LEVELS.index(level) if level in LEVELS else zlib.crc32(level.encode())
 
 
 Features = dict[str, Pair[Array]]

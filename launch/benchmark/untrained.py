@@ -18,7 +18,7 @@ def start(
     config: Config, weights_dir: str, num_images: int = 1
 ) -> tuple[Networks, TrainState, Problem]:
     """Networks, initial state and problem of a recipe on `num_images` images."""
-    networks, _ = load_networks(config.networks, weights_dir)
+    networks, _ = load_networks(config.networks, config.levels, weights_dir)
     problem = make_problem(config)
     extent = make_extent(problem, num_images)
     channels = feature_channels(networks, config.levels)

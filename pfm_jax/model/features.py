@@ -9,7 +9,7 @@ from jax import Array, lax
 from jaxtyping import Float, UInt8
 
 from pfm_jax.backbones.networks import Network, Networks
-from pfm_jax.types import FeaturePyramid, Features, Pair
+from pfm_jax.types import FeaturePyramid, Features, Pair, stages
 
 
 def l2_normalize(x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
@@ -34,7 +34,7 @@ def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Ar
 def feature_pyramid(
     network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
 ) -> FeaturePyramid:
-    """Extracts unit vectors `[B, h, w, C]` at every level (eq. 4 and below eq. 6), as float32.
+    """Extracts unit vectors `[B, h, w, C]` at every stage (eq. 4 and below eq. 6), as float32.
 
     `precision` is the type of the network's weights and activations; `neighbourhood` the side that
     `neighbourhood_mean` averages over.
@@ -44,10 +44,10 @@ def feature_pyramid(
     scaled = (images / 255.0 - mean) / std
     cast = jax.tree.map(lambda array: array.astype(precision), (network.params, scaled))
     pyramid: FeaturePyramid = backbone.module.apply(*cast)  # type: ignore[assignment]
-    unit = {level: l2_normalize(f.astype(jnp.float32)) for level, f in pyramid.items()}
+    unit = {stage: l2_normalize(f.astype(jnp.float32)) for stage, f in pyramid.items()}
     if neighbourhood == 1:
         return unit
-    return {level: neighbourhood_mean(f, neighbourhood) for level, f in unit.items()}
+    return {stage: neighbourhood_mean(f, neighbourhood) for stage, f in unit.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "precision"))
@@ -57,16 +57,42 @@ def extract(
     levels: tuple[str, ...],
     precision: str = "float32",
 ) -> Features:
-    """Extracts both networks' features `[B, h, w, C]` at some levels; see `feature_pyramid`."""
-    source, target = (
-        feature_pyramid(network, images, precision, networks.neighbourhood)
-        for network in (networks.source, networks.target)
-    )
-    return {level: Pair(source[level], target[level]) for level in levels}
+    """Extracts both networks' features `[B, h, w, C]` at some levels; see `feature_pyramid`.
+
+    Where the stages of a level have different strides, the coarser is resized to the finer.
+    """
+    how = precision, networks.neighbourhood
+    source = target = feature_pyramid(networks.source, images, *how)
+    if networks.target is not None:
+        target = feature_pyramid(networks.target, images, *how)
+    pairs = ((level, stages(level)) for level in levels)
+    return {level: _at_finer(source[ends.source], target[ends.target]) for level, ends in pairs}
+
+
+def _at_finer(source: Array, target: Array) -> Pair[Array]:
+    grid = np.maximum(source.shape[1:3], target.shape[1:3])
+
+    def at_grid(features: Array) -> Array:
+        if features.shape[1:3] == tuple(grid):
+            return features
+        shape = features.shape[0], *grid, features.shape[-1]
+        return l2_normalize(jax.image.resize(features, shape, "bilinear", antialias=False))
+
+    return Pair(at_grid(source), at_grid(target))
 
 
 def feature_channels(networks: Networks, levels: tuple[str, ...]) -> dict[str, Pair[int]]:
     """Level -> number of channels of each network's features."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
-    shapes = jax.eval_shape(functools.partial(extract, levels=levels), networks, image)
+    shapes = feature_shapes(networks, levels, 64)
     return {k: Pair(s.shape[-1], t.shape[-1]) for k, (s, t) in shapes.items()}
+
+
+def feature_shapes(
+    networks: Networks, levels: tuple[str, ...], size: int
+) -> dict[str, Pair[jax.ShapeDtypeStruct]]:
+    """Level -> shapes `[1, h, w, C]` of the features of a square image, `size` pixels a side."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    shapes: dict[str, Pair[jax.ShapeDtypeStruct]] = jax.eval_shape(
+        functools.partial(extract, levels=levels), networks, image
+    )
+    return shapes

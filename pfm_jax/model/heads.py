@@ -26,7 +26,7 @@ from pfm_jax.model.layers import (
     init_layer,
     masked_sum,
 )
-from pfm_jax.types import DIRECTIONS, LEVELS, Batch, Features, Pair
+from pfm_jax.types import DIRECTIONS, Batch, Features, Pair, level_number
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +55,7 @@ def init(key: Key[Array, ""], channels: dict[str, Pair[int]], config: MappingCon
     """
     return {
         level: _init_head(
-            jax.random.fold_in(key, LEVELS.index(level)), channels[level], latent, config.directions
+            jax.random.fold_in(key, level_number(level)), channels[level], latent, config.directions
         )
         for level, latent in config.latent.items()
     }

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from jax import Array
 
+from pfm_jax import backbones
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import tiles
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
-from pfm_jax.types import STRIDES
+from pfm_jax.types import Pair
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,14 +54,16 @@ class Extent:
 
 
 def make_problem(config: Config) -> Problem:
-    """Derives the problem of training a recipe."""
+    """Derives the problem of training a recipe. Raises InputError: no such network or stage."""
     cut = tiles.training_tiles(config.data)
     precision = devices.resolve_precision(config.train.precision)
+    names = Pair(config.networks.source, config.networks.target)
+    sides = {level: cut.size // min(backbones.strides(names, level)) for level in config.levels}
     return Problem(
         mapping=config.mapping,
         train=dataclasses.replace(config.train, precision=precision),
         tiles=cut,
-        positions=tuple((level, (cut.size // STRIDES[level]) ** 2) for level in config.levels),
+        positions=tuple((level, side**2) for level, side in sides.items()),
     )
 
 

@@ -52,7 +52,7 @@ def fit(
     if normal is not None:
         train, held_out = given, examples(normal)
     normality.check(config, len(train))
-    networks, weights = load_networks(config.networks, weights_dir)
+    networks, weights = load_networks(config.networks, config.levels, weights_dir)
     problem = make_problem(config)
     extent = make_extent(problem, len(train))
     rows = cache.build_cache(networks, train, problem.tiles, config.levels)

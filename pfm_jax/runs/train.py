@@ -57,7 +57,7 @@ def train_categories(
         validate(one)
     sources = resolved(sources)
     chosen = datasets.categories(config.data.dataset, sources.data_path, category)
-    networks, weights = load_networks(config.networks, sources.weights_dir)
+    networks, weights = load_networks(config.networks, config.levels, sources.weights_dir)
     loaded = {name: load_dataset(config, name, sources) for name in chosen}
     runs = [
         RunFolder(workdir / place / name, provenance(one, name, dataset, weights, sources), dataset)

@@ -37,7 +37,7 @@ from pfm_jax.runs.train import CachedFeatures, train_together
 from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced, tells_what_is_done
 from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
-from pfm_jax.types import LEVELS, InputError
+from pfm_jax.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +102,14 @@ def _run_job(
 ) -> None:
     config, sources = plan.configs[job.runs[0]], resolved(sources)
     try:
-        networks, weights = load_networks(config.networks, sources.weights_dir)
+        every = {level for run in job.runs for level in plan.configs[run].levels}
+        networks, weights = load_networks(config.networks, every, sources.weights_dir)
         dataset = load_dataset(config, job.category, sources)
     except InputError as error:
         fail(plan, job.category, todo, workdir, str(error), missing=True)
         return
     names = dict.fromkeys(name for name, _ in todo)
-    latent = {level for name in names for level in plan.configs[name].mapping.latent}
-    levels = tuple(level for level in LEVELS if level in latent)
+    levels = tuple(sorted({level for name in names for level in plan.configs[name].levels}))
     cut = tiles.training_tiles(config.data)
     features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
     for name in names:

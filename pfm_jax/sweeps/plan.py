@@ -15,7 +15,7 @@ from typing import Any
 
 from pfm_jax.config import Config, SweepConfig, from_dict
 from pfm_jax.recipes import validate
-from pfm_jax.types import LEVELS, InputError
+from pfm_jax.types import InputError
 
 
 def read_json(path: Path) -> Any:
@@ -96,7 +96,7 @@ def make_plan(
     for name in cases or config.cases:
         case = replaced(config.base, {**config.cases[name], "name": name})
         validate(case)
-        levels = tuple(level for level in LEVELS if level in case.mapping.latent)
+        levels = tuple(sorted(case.levels))
         for index, (other, members) in enumerate(merged):
             if union := _union(other, case):
                 merged[index] = union, {**members, name: levels}
@@ -131,7 +131,7 @@ def _union(a: Config, b: Config) -> Config | None:
     latent = {**a.mapping.latent, **b.mapping.latent}
     if a.scoring.standardize or {**latent, **a.mapping.latent} != latent:
         return None
-    ordered = {level: latent[level] for level in LEVELS if level in latent}
+    ordered = dict(sorted(latent.items()))
     one, other = (replaced(c, {"mapping.latent": ordered, "name": a.name}) for c in (a, b))
     return one if one == other else None
 

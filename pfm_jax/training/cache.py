@@ -23,11 +23,11 @@ from jax import Array, lax
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.datasets.images import batches
 from pfm_jax.model import tiles
-from pfm_jax.model.features import extract, feature_channels
+from pfm_jax.model.features import extract, feature_shapes
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.system.files import cache_dir
-from pfm_jax.types import STRIDES, Example, Features, InputError, Pair
+from pfm_jax.types import Example, Features, InputError, Pair
 
 MEMORY_FRACTION = 0.5
 """Fraction of free memory that a cache may take."""
@@ -154,11 +154,14 @@ def cache_shapes(
     networks: Networks, num_images: int, cut: Tiles, levels: tuple[str, ...]
 ) -> dict[str, Pair[jax.ShapeDtypeStruct]]:
     """Shapes of the rows of a cache of `num_images` images."""
-    shapes, num_tiles = {}, num_images * len(tiles.corners(cut))
-    for level, channels in feature_channels(networks, levels).items():
-        rows = num_tiles * (cut.size // STRIDES[level]) ** 2
-        shapes[level] = Pair(*(jax.ShapeDtypeStruct((rows, c), np.float16) for c in channels))
-    return shapes
+    num_tiles = num_images * len(tiles.corners(cut))
+
+    def rows(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        _, height, width, channels = one.shape
+        return jax.ShapeDtypeStruct((num_tiles * height * width, channels), np.float16)
+
+    shapes = feature_shapes(networks, levels, cut.size)
+    return {level: Pair(*map(rows, pair)) for level, pair in shapes.items()}
 
 
 def room_shapes(

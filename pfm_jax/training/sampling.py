@@ -17,7 +17,7 @@ from jax import Array, lax
 from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Extent, Problem
-from pfm_jax.types import LEVELS, Batch, Features
+from pfm_jax.types import Batch, Features, level_number
 
 Indices = dict[str, Array]
 """Level -> indices of rows of the cached features, `[P]`."""
@@ -50,7 +50,7 @@ def _draw_positions(
 ) -> tuple[Indices, Masks]:
     rows, masks, key = {}, {}, jax.random.fold_in(key, step)
     for level, positions in sorted(problem.positions):
-        own, shape = jax.random.fold_in(key, LEVELS.index(level)), rows_drawn(level, problem)
+        own, shape = jax.random.fold_in(key, level_number(level)), rows_drawn(level, problem)
         rows[level] = jax.random.randint(own, (shape,), 0, extent.num_tiles * positions)
         masks[level] = jnp.ones(shape)
     return rows, masks

@@ -50,7 +50,7 @@ def use(count: int, patch: pytest.MonkeyPatch) -> None:
 def whole(sources: Sources, steps: int) -> dict[str, object]:
     """Everything from images to scores: rows, losses, parameters, statistics, scores."""
     config = small_config(steps=steps, candidates=0, precision="float32")
-    networks, _ = load_networks(config.networks, sources.weights_dir)
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     dataset = run.load_dataset(config, "grid", sources)
     rows = cache.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, "device")
     problem, channels = make_problem(config), features.feature_channels(networks, LEVELS)

@@ -58,7 +58,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def networks(weights: str) -> Networks:
-    return load_networks(CONFIG.networks, weights)[0]
+    return load_networks(CONFIG.networks, LEVELS, weights)[0]
 
 
 def first_state(networks: Networks) -> train.TrainState:

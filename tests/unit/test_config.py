@@ -82,7 +82,9 @@ def test_latent_sizes_are_those_of_table_2() -> None:
 )
 def test_bad_fields_are_named(place: str, value: object) -> None:
     config = replaced(Config(), {place: value})
-    with pytest.raises(InputError, match=rf"config\.{place}=.*must be|config\.{place}=.*given"):
+    with pytest.raises(
+        InputError, match=rf"config\.{place}=.*must be|config\.{place}=.*given|config\.{place}: "
+    ):
         validate(config)
 
 

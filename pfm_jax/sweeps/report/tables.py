@@ -61,7 +61,7 @@ def describe(plan: Plan, case: str) -> str:
     if not networks.pretrained:
         pair += ", random weights"
     kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
-    if len(levels) == len(LEVELS) and kind == "B-PFM":
+    if levels == LEVELS and kind == "B-PFM":
         return f"MB-PFM, {pair}"
     return f"{kind}, {pair}, {', '.join(levels)}"
 
@@ -71,7 +71,7 @@ def comparable_cases(plan: Plan) -> list[str]:
     found: dict[Case, str] = {}
     for name, case in plan.cases.items():
         config = plan.configs[case.run]
-        whole = len(case.levels) == len(LEVELS) and config.mapping.directions == DIRECTIONS
+        whole = case.levels == LEVELS and config.mapping.directions == DIRECTIONS
         if whole and config.networks.pretrained:
             found.setdefault(case, name)
     return list(found.values())

@@ -2,8 +2,8 @@
 
 Run by hand, in an environment of its own (Python 3.11; neither jax nor pfm_jax is needed):
 
-    pip install torch==2.14.1 torchvision==0.29.1 efficientnet_lite_pytorch==0.1.0 \
-        numpy==2.4.6 pillow==13.0.0
+    pip install torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
+        efficientnet_lite_pytorch==0.1.0 numpy==2.4.6 pillow==13.0.0
     python tests/parity/goldens/make_goldens.py
 
 Networks and heads run in float64: the goldens then depend on no machine's order of summation, and
@@ -12,6 +12,7 @@ what a float32 implementation differs by is its own rounding. Under a minute on 
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -31,7 +33,7 @@ FOLDER = Path(__file__).parent
 VERSIONS = (
     f"torch {torch.__version__}, torchvision {torchvision.__version__}, numpy {np.__version__}, "
     f"pillow {PIL.__version__}, python {platform.python_version()}, "
-    "efficientnet_lite_pytorch 0.1.0"
+    f"timm {timm.__version__}, efficientnet_lite_pytorch 0.1.0"
 )
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -52,15 +54,15 @@ def save(name: str, arrays: Arrays) -> None:
     print(f"{path.name}: {len(arrays)} arrays, {path.stat().st_size / 1e3:.0f} kB")
 
 
-def sample(array: np.ndarray, key: str) -> Arrays:
-    """256 values of `[B, H, W, C]` and where they lie in it, flattened.
+def sample(array: np.ndarray, key: str, count: int = 256) -> Arrays:
+    """`count` values of `[B, H, W, C]` and where they lie in it, flattened.
 
-    The first, the last, and 32 on each border, where a fault of padding shows.
+    The first, the last, and an eighth on each border, where a fault of padding shows.
     """
-    rng = np.random.default_rng(SEED)
+    rng, n = np.random.default_rng(SEED), count // 8
     _, height, width, _ = array.shape
-    b, y, x, c = (rng.integers(0, size, 256) for size in array.shape)
-    y[:32], y[32:64], x[64:96], x[96:128] = 0, height - 1, 0, width - 1
+    b, y, x, c = (rng.integers(0, size, count) for size in array.shape)
+    y[:n], y[n : 2 * n], x[2 * n : 3 * n], x[3 * n : 4 * n] = 0, height - 1, 0, width - 1
     indices = np.ravel_multi_index((b, y, x, c), array.shape).astype(np.int32)
     indices[-2:] = 0, array.size - 1
     values = array.reshape(-1)[indices]
@@ -348,7 +350,87 @@ def make_checkpoints() -> None:
     torch.save(state, FOLDER / "tiny_legacy.pth", _use_new_zipfile_serialization=False)
 
 
+# --- vision transformers ---
+
+SHORT = 4  # blocks of the large and giant ones, whose blocks are all alike
+VITS = {  # name -> name in timm, blocks
+    **{
+        f"vit_{size}_patch16_224": (f"vit_{size}_patch16_224", SHORT if size == "large" else 12)
+        for size in ("tiny", "small", "base", "large")
+    },
+    **{
+        f"dinov2_vit{size[0]}14{suffix}": (
+            f"vit_{size}_patch14{'_reg4' * bool(suffix)}_dinov2",
+            SHORT if size in ("large", "giant") else 12,
+        )
+        for suffix in ("", "_reg")
+        for size in ("small", "base", "large", "giant")
+    },
+}
+NO_REGISTERS = {name for name in VITS if "dinov2" in name and "reg" not in name}
+GRIDS = ((14, 14), (10, 7))  # patches of the images
+POSITIONS = ((14, 14), (10, 7), (40, 28))  # grids to which one of 37 x 37 is resized
+
+
+def resized(positions: Tensor, grid: tuple[int, int], factor: bool) -> Tensor:
+    """`[1, N, C]` -> `[1, h * w, C]`, as DINOv2's publishers do it: without registers by a factor
+    of a tenth of a patch more, with registers antialiased. timm does the latter for all.
+    """
+    side = math.isqrt(positions.shape[1])
+    if grid == (side, side):
+        return positions
+    square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    if factor:
+        factors = tuple((n + 0.1) / side for n in grid)
+        found = F.interpolate(square, scale_factor=factors, mode="bicubic")
+    else:
+        found = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+    return found.flatten(2).transpose(1, 2)
+
+
+def make_positions() -> Arrays:
+    """A position embedding at other sizes; float64."""
+    seeded = torch.from_numpy(seeded_tensor("pos_embed", (1, 37**2, 3))).double()
+    return {
+        f"{how}/{grid[0]}x{grid[1]}": resized(seeded, grid, how == "factor").numpy()
+        for how in ("factor", "antialias")
+        for grid in POSITIONS
+    }
+
+
+@torch.no_grad()
+def make_vits() -> Arrays:
+    """Per network and size: shape, samples and largest magnitude of every block's output."""
+    arrays: Arrays = {}
+    for name, (in_timm, depth) in VITS.items():
+        for grid in GRIDS:
+            patch = 14 if "dinov2" in name else 16
+            size = tuple(patch * n for n in grid)
+            options = {"num_classes": 0, "depth": depth}
+            trained = timm.create_model(in_timm, **options).state_dict()
+            model = timm.create_model(in_timm, img_size=size, **options)
+            seeded = {k: torch.from_numpy(seeded_tensor(k, v.shape)) for k, v in trained.items()}
+            at = trained["pos_embed"].shape[1] - (
+                patches := (224 // 16 if patch == 16 else 37) ** 2
+            )
+            first, square = seeded["pos_embed"].double().split([at, patches], 1)
+            square = resized(square, grid, name in NO_REGISTERS)
+            seeded["pos_embed"] = torch.cat([first, square], 1)
+            model.double().load_state_dict(seeded)
+            model.eval()
+            images = to_torch(seeded_images((1, *size, 3)))
+            found = model.forward_intermediates(images, norm=False, intermediates_only=True)
+            for index, block in enumerate(map(to_numpy, found)):
+                key = f"{name}/{grid[0]}x{grid[1]}/{index}"
+                arrays[f"{key}/shape"] = np.array(block.shape)
+                arrays[f"{key}/max_abs"] = np.abs(block).max()
+                arrays |= sample(block, key, 64)
+    return arrays
+
+
 if __name__ == "__main__":
+    save("positions", make_positions())
+    save("vits", make_vits())
     save("resize", make_resize())
     save("upsample", make_upsample())
     save("heads", make_heads())

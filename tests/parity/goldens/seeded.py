@@ -25,6 +25,12 @@ def seeded_tensor(name: str, shape: tuple[int, ...], seed: int = SEED) -> np.nda
     if name.endswith("weight") and len(shape) == 1:
         low, high = (0.5, 1.3) if name.startswith("_") else (0.3, 0.9)
         return rng.uniform(low, high, shape).astype(np.float32)
+    if name.endswith("weight") and len(shape) == 2:
+        return (rng.standard_normal(shape) / math.sqrt(shape[1])).astype(np.float32)
+    if name.endswith("gamma"):
+        return rng.uniform(0.3, 0.9, shape).astype(np.float32)
+    if name.endswith(("token", "pos_embed")):
+        return (0.5 * rng.standard_normal(shape)).astype(np.float32)
     if name.endswith("weight") and len(shape) == 4:
         scale = math.sqrt(2 / math.prod(shape[1:]))
         return (scale * rng.standard_normal(shape)).astype(np.float32)

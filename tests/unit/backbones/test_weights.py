@@ -81,7 +81,8 @@ def test_name_with_a_hash_and_the_other_style(tmp_path: Path) -> None:
 
 
 def test_what_was_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(locate.URLS, "resnet34", (tmp_path / "no-b627a593.pth").as_uri())
+    missing = locate.Published((tmp_path / "no-b627a593.pth").as_uri(), "b627a593")
+    monkeypatch.setitem(locate.PUBLISHED, "resnet34", missing)
     with pytest.raises(InputError) as caught:
         locate.find("resnet34", str(tmp_path))
     for part in ("resnet34.safetensors or resnet34.pth", str(tmp_path), "no-b627a593.pth"):
@@ -100,21 +101,44 @@ def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
     for digest, good in ((hashlib.sha256(content).hexdigest()[:8], True), ("0" * 8, False)):
         served = tmp_path / f"resnet34-{digest}.safetensors"
         served.write_bytes(content)
+        published = locate.Published(served.as_uri(), digest)
         if good:
-            found = locate.download(served.as_uri(), cache / "weights")
+            found = locate.download(published, cache / "weights")
             assert found.read_bytes() == content
             assert locate.find("resnet34") == found
             found.unlink()
         else:
             with pytest.raises(OSError, match="sha256"):
-                locate.download(served.as_uri(), cache / "weights")
+                locate.download(published, cache / "weights")
         assert list((cache / "weights").iterdir()) == []
 
 
-def test_published_names_carry_their_hash() -> None:
+def test_every_network_but_those_in_packages_is_published_somewhere() -> None:
     names = {n for n in backbones.NAMES if not n.endswith("_caffe") and "lite" not in n}
-    assert set(locate.URLS) == names
-    assert all(len(url.rsplit("-", 1)[1]) == len("12345678.pth") for url in locate.URLS.values())
+    assert set(locate.PUBLISHED) == names
+    for published in locate.PUBLISHED.values():
+        assert published.url.startswith("https://")
+        assert published.sha256 is None or len(published.sha256) in (8, 64)
+
+
+def test_weights_under_the_name_of_their_publisher(tmp_path: Path) -> None:
+    """DINOv2's files are called otherwise than its networks, and one name begins another."""
+    (tmp_path / "dinov2_vitb14_reg4_pretrain.pth").touch()
+    (tmp_path / "dinov2_vitb14_pretrain.pth").touch()
+    for name, file in (
+        ("dinov2_vitb14", "dinov2_vitb14"),
+        ("dinov2_vitb14_reg", "dinov2_vitb14_reg4"),
+    ):
+        assert locate.find(name, str(tmp_path)).name == f"{file}_pretrain.pth"
+
+
+def test_nothing_is_downloaded_that_cannot_be_checked(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"download https://\S+/model.safetensors and put it into "
+        r"one of these folders as vit_base_patch16_224.safetensors$",
+    ):
+        locate.find("vit_base_patch16_224", str(tmp_path))
 
 
 def test_port_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:

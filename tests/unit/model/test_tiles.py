@@ -74,7 +74,7 @@ def test_tiles_of_a_recipe() -> None:
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     sources = make_sources(tmp_path_factory.mktemp("tiles"))
-    return load_networks(small_config().networks, sources.weights_dir)[0]
+    return load_networks(small_config().networks, LEVELS, sources.weights_dir)[0]
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_groups_follow_memory(
 ) -> None:
     """Two seeds of two categories of as many images; features count for little here."""
     config = small_config()
-    networks, _ = load_networks(config.networks, sources.weights_dir)
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     provenance = Provenance(config, "", "", {}, 6, None, None, {}, "")
     dataset = Dataset("", (), (), True, "")
     runs = [

@@ -22,7 +22,7 @@ TILES = Tiles(128, 64, 0)
 def test_tiled_data_sets_do_not_mix(place: str, tmp_path: Path) -> None:
     """Eleven images in batches of eight: the second batch holds images of both data sets."""
     weights = make_weights(tmp_path, "resnet18", "resnet18_caffe")
-    networks, _ = load_networks(small_config().networks, str(weights))
+    networks, _ = load_networks(small_config().networks, LEVELS, str(weights))
     images = [np.stack([texture(9 * k + i, 128) for i in range(n)]) for k, n in ((0, 6), (1, 5))]
     given = [*examples(images[0]), *examples(images[1])]
     cache = build_cache(networks, given, TILES, LEVELS, place)

@@ -26,7 +26,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 @pytest.mark.slow
 def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
     config = small_config()
-    networks, _ = load_networks(config.networks, sources.weights_dir)
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     channels, problem = feature_channels(networks, config.levels), make_problem(config)
     state = train.init_state(config.seed, channels, problem, make_extent(problem, 6))
     head = state.heads["conv2_x"]

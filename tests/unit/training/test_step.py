@@ -134,7 +134,7 @@ def test_rates_are_those_of_optax(schedule: str) -> None:
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     names = "resnet18", "resnet18_caffe"
     place = make_weights(tmp_path_factory.mktemp("weights"), *names)
-    return load_networks(NetworksConfig(*names), str(place))[0]
+    return load_networks(NetworksConfig(*names), LEVELS, str(place))[0]
 
 
 @pytest.fixture(scope="module")

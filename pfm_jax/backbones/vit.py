@@ -1,0 +1,240 @@
+"""Vision transformers in timm's layout (Dosovitskiy et al., 2021), and DINOv2 (Oquab et al., 2024).
+
+A stage is a block's output, `"7"`, or the mean of several, `"4-7"`, as features `[B, h, w, C]` of
+the patches, before the final norm. Blocks are counted from 0; those after the last that is needed
+are not part of the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pfm_jax.backbones.backbone import Backbone, Layout, Path, Tensors
+from pfm_jax.backbones.resize import bicubic
+from pfm_jax.types import FeaturePyramid, InputError
+
+
+class Spec(NamedTuple):
+    """Sizes and variants of a vision transformer.
+
+    Attributes:
+        grid: patches a side for which the position embedding was trained.
+        hidden: width of the multilayer perceptrons; with `swiglu`, of each of their two gates.
+        layer_scale: whether branches are scaled channel by channel before they are added.
+        antialias, offset: how the position embedding is resized to another grid: by torch's
+            antialiased bicubic interpolation, or without, by the factor that so many patches more
+            would give (as in DINOv2 without registers).
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    grid: int
+    registers: int = 0
+    layer_scale: bool = False
+    swiglu: bool = False
+    antialias: bool = True
+    offset: float = 0.0
+
+
+SIZES = {  # width, depth, heads, hidden
+    "tiny": (192, 12, 3, 768),
+    "small": (384, 12, 6, 1536),
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+    "giant": (1536, 40, 24, 4096),
+}
+SUPERVISED = {
+    f"vit_{size}_patch16_224": Spec(16, *SIZES[size], grid=14)
+    for size in ("tiny", "small", "base", "large")
+}
+DINOV2 = {
+    f"dinov2_vit{size[0]}14{suffix}": Spec(
+        14,
+        *SIZES[size],
+        grid=37,
+        registers=4 if suffix else 0,
+        layer_scale=True,
+        swiglu=size == "giant",
+        antialias=bool(suffix),
+        offset=0.0 if suffix else 0.1,
+    )
+    for suffix in ("", "_reg")
+    for size in ("small", "base", "large", "giant")
+}
+SPECS = SUPERVISED | DINOV2
+NAMES = tuple(SPECS)
+EPS = 1e-6  # of every LayerNorm
+
+
+class Block(nn.Module):
+    """Transformer block: attention and a perceptron, each after a norm and with a shortcut."""
+
+    spec: Spec
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> Array:
+        """Applies the block to `[B, T, C]`."""
+        spec = self.spec
+        y = nn.Dense(3 * spec.width, name="attn_qkv")(norm("norm1")(tokens))
+        parts = y.reshape(*y.shape[:2], 3, spec.heads, -1)
+        y = jax.nn.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
+        y = nn.Dense(spec.width, name="attn_proj")(y.reshape(tokens.shape))
+        tokens = tokens + self.scaled(y, "ls1")
+        y = norm("norm2")(tokens)
+        if spec.swiglu:
+            gate, y = jnp.split(nn.Dense(2 * spec.hidden, name="mlp_fc1")(y), 2, -1)
+            y = nn.silu(gate) * y
+        else:
+            y = nn.gelu(nn.Dense(spec.hidden, name="mlp_fc1")(y), approximate=False)
+        y = nn.Dense(spec.width, name="mlp_fc2")(y)
+        return tokens + self.scaled(y, "ls2")
+
+    def scaled(self, branch: Array, name: str) -> Array:
+        """Scales a branch by a learned factor for each channel, if the network does."""
+        if not self.spec.layer_scale:
+            return branch
+        gamma = self.param(f"{name}_gamma", nn.initializers.ones, (branch.shape[-1],))
+        return branch * gamma.reshape(1, 1, -1)
+
+
+def norm(name: str) -> nn.LayerNorm:
+    """LayerNorm as torch computes it."""
+    return nn.LayerNorm(EPS, use_fast_variance=False, name=name)
+
+
+class VisionTransformer(nn.Module):
+    """Patch embedding and the blocks up to the last that is needed."""
+
+    spec: Spec
+    outputs: tuple[str, ...]  # stages
+
+    @nn.compact
+    def __call__(self, images: Array) -> FeaturePyramid:
+        """Maps normalised RGB `[B, H, W, 3]` to stages `[B, H/patch, W/patch, width]`."""
+        spec, (batch, *_) = self.spec, images.shape
+        side = (spec.patch, spec.patch)
+        patches = nn.Conv(spec.width, side, side, "VALID", name="patch_embed")(images)
+        _, height, width, channels = patches.shape
+        small = nn.initializers.normal(0.02)
+        positions = self.param("pos_embed", small, (1, spec.grid**2, channels))
+        patches = patches + resized(positions, (height, width), spec).astype(patches.dtype)
+        first = [self.param("cls_token", small, (1, 1, channels))]
+        if spec.registers:
+            first.append(self.param("reg_token", small, (1, spec.registers, channels)))
+        first = [jnp.broadcast_to(token, (batch, *token.shape[1:])) for token in first]
+        tokens = jnp.concatenate([*first, patches.reshape(batch, -1, channels)], 1)
+        wanted = {stage: blocks(stage) for stage in self.outputs}
+        sums: FeaturePyramid = {}
+        for index in range(1 + max(max(range_) for range_ in wanted.values())):
+            tokens = Block(spec, name=f"blocks_{index}")(tokens)
+            for stage in (stage for stage, range_ in wanted.items() if index in range_):
+                sums[stage] = sums.get(stage, 0) + tokens[:, 1 + spec.registers :]
+        shape = batch, height, width, channels
+        return {stage: (sums[stage] / len(wanted[stage])).reshape(shape) for stage in self.outputs}
+
+
+def resized(positions: Array, grid: tuple[int, int], spec: Spec) -> Array:
+    """Resizes a position embedding `[1, spec.grid**2, C]` to `[1, h, w, C]`, in float32."""
+    square = positions.reshape(spec.grid, spec.grid, -1).astype(jnp.float32)
+    if grid != (spec.grid, spec.grid):
+        rows, columns = (
+            bicubic(
+                spec.grid,
+                side,
+                (side + spec.offset) / spec.grid if spec.offset else None,
+                antialias=spec.antialias,
+            ).astype(np.float32)
+            for side in grid
+        )
+        square = jnp.einsum("hg,wk,gkc->hwc", rows, columns, square, precision="highest")
+    return square[None]
+
+
+def blocks(stage: str) -> range:
+    """Blocks whose mean is a stage. Raises InputError if the name is none of a stage."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", stage)
+    found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not found:
+        raise InputError(
+            f"{stage!r} is no stage of a transformer; name a block, 7, or several, 4-7"
+        )
+    return found
+
+
+def sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Name in timm's layout, and shape in torch's order, of the tensor of a Flax array."""
+    if path[-1] == "kernel":
+        shape = (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
+    return {_torch_name(path): shape}
+
+
+def _torch_name(path: Path) -> str:
+    if len(path) == 1:
+        return path[0]
+    place, leaf = path[:-1], path[-1]
+    name = "patch_embed.proj" if place == ("patch_embed",) else ".".join(place).replace("_", ".")
+    ends = {"kernel": "weight", "scale": "weight"}
+    return f"{name}.{ends.get(leaf, leaf.replace('_', '.'))}"
+
+
+def value(path: Path, tensors: Tensors) -> np.ndarray:
+    """Flax array at a path."""
+    tensor = tensors[_torch_name(path)]
+    if path[-1] != "kernel":
+        return tensor
+    return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
+
+
+def canonical(tensors: Tensors) -> Tensors:
+    """Brings the layout of DINOv2's publishers, and tokens with positions, into timm's.
+
+    The class token takes its own position in; registers and the gated perceptron change names.
+    """
+    renamed = {
+        key.replace("register_tokens", "reg_token")
+        .replace(".mlp.w12.", ".mlp.fc1.")
+        .replace(".mlp.w3.", ".mlp.fc2."): tensor
+        for key, tensor in tensors.items()
+    }
+    positions, token = renamed.get("pos_embed"), renamed.get("cls_token")
+    if positions is None or token is None or positions.ndim != 3:
+        return renamed
+    if int(np.sqrt(positions.shape[1] - 1)) ** 2 == positions.shape[1] - 1:
+        merged = {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
+        return renamed | merged
+    return renamed
+
+
+@functools.cache
+def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
+    """Network called `name`; if `outputs` is None, every block is a stage. See `backbones.get`."""
+    spec = SPECS[name]
+    outputs = outputs or tuple(map(str, range(spec.depth)))
+    last = 0
+    for stage in outputs:
+        last = max(last, *blocks(stage))
+        if last >= spec.depth:
+            raise InputError(f"{name} has no stage {stage!r}; its blocks are 0 to {spec.depth - 1}")
+    later = "|".join(str(index) for index in range(last + 1, spec.depth))
+    unused = re.compile(rf"(blocks\.({later})|norm|fc_norm|head|head_drop)\.|mask_token$")
+    statistics = (0.5, 0.5, 0.5) if name in SUPERVISED else (0.485, 0.456, 0.406)
+    deviation = (0.5, 0.5, 0.5) if name in SUPERVISED else (0.229, 0.224, 0.225)
+    return Backbone(
+        name,
+        VisionTransformer(spec, outputs),
+        tuple((stage, spec.patch) for stage in outputs),
+        Layout(sources, value, unused, canonical),
+        statistics,
+        deviation,
+    )
