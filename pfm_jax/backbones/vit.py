@@ -1,4 +1,4 @@
-"""Vision transformers in timm's layout (Dosovitskiy et al., 2021), and DINOv2 (Oquab et al., 2024).
+"""Vision transformers: supervised (Dosovitskiy et al., 2021), DINOv2 and DINOv3 (2023, 2025).
 
 A stage is a block's output, `"7"`, or the mean of several, `"4-7"`, as features `[B, h, w, C]` of
 the patches, before the final norm. Blocks are counted from 0; those after the last that is needed
@@ -8,6 +8,7 @@ are not part of the network.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, Layout, Path, Tensors
+from pfm_jax.backbones import vit_layout
+from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.backbones.resize import bicubic
 from pfm_jax.types import FeaturePyramid, InputError
 
@@ -26,8 +28,8 @@ class Spec(NamedTuple):
     """Sizes and variants of a vision transformer.
 
     Attributes:
-        grid: patches a side for which the position embedding was trained.
         hidden: width of the multilayer perceptrons; with `swiglu`, of each of their two gates.
+        grid: patches a side for which the position embedding was trained; 0 for rotary positions.
         layer_scale: whether branches are scaled channel by channel before they are added.
         antialias, offset: how the position embedding is resized to another grid: by torch's
             antialiased bicubic interpolation, or without, by the factor that so many patches more
@@ -45,6 +47,7 @@ class Spec(NamedTuple):
     swiglu: bool = False
     antialias: bool = True
     offset: float = 0.0
+    eps: float = 1e-6  # of every LayerNorm
 
 
 SIZES = {  # width, depth, heads, hidden
@@ -72,9 +75,20 @@ DINOV2 = {
     for suffix in ("", "_reg")
     for size in ("small", "base", "large", "giant")
 }
-SPECS = SUPERVISED | DINOV2
+DINOV3 = {
+    name: Spec(16, *SIZES[size], 0, 4, layer_scale=True, swiglu=name.endswith("plus"), eps=1e-5)
+    for name, size in (
+        ("dinov3_vits16", "small"),
+        ("dinov3_vits16plus", "small"),
+        ("dinov3_vitb16", "base"),
+        ("dinov3_vitl16", "large"),
+    )
+}
+SPECS = SUPERVISED | DINOV2 | DINOV3
 NAMES = tuple(SPECS)
-EPS = 1e-6  # of every LayerNorm
+
+Rotation = tuple[Array, Array]
+"""Sine and cosine, float32 `[P, head width]`, by which queries and keys of P patches are turned."""
 
 
 class Block(nn.Module):
@@ -83,15 +97,19 @@ class Block(nn.Module):
     spec: Spec
 
     @nn.compact
-    def __call__(self, tokens: Array) -> Array:
-        """Applies the block to `[B, T, C]`."""
+    def __call__(self, tokens: Array, rotation: Rotation | None) -> Array:
+        """Applies the block to `[B, T, C]`, whose last tokens are the patches."""
         spec = self.spec
-        y = nn.Dense(3 * spec.width, name="attn_qkv")(norm("norm1")(tokens))
+        norms = {name: layer_norm(name, spec.eps) for name in ("norm1", "norm2")}
+        y = nn.Dense(3 * spec.width, name="attn_qkv")(norms["norm1"](tokens))
         parts = y.reshape(*y.shape[:2], 3, spec.heads, -1)
-        y = jax.nn.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
+        query, key, value = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
+        if rotation is not None:
+            query, key = rotated(query, rotation), rotated(key, rotation)
+        y = jax.nn.dot_product_attention(query, key, value)
         y = nn.Dense(spec.width, name="attn_proj")(y.reshape(tokens.shape))
         tokens = tokens + self.scaled(y, "ls1")
-        y = norm("norm2")(tokens)
+        y = norms["norm2"](tokens)
         if spec.swiglu:
             gate, y = jnp.split(nn.Dense(2 * spec.hidden, name="mlp_fc1")(y), 2, -1)
             y = nn.silu(gate) * y
@@ -108,9 +126,29 @@ class Block(nn.Module):
         return branch * gamma.reshape(1, 1, -1)
 
 
-def norm(name: str) -> nn.LayerNorm:
+def layer_norm(name: str, eps: float) -> nn.LayerNorm:
     """LayerNorm as torch computes it."""
-    return nn.LayerNorm(EPS, use_fast_variance=False, name=name)
+    return nn.LayerNorm(eps, use_fast_variance=False, name=name)
+
+
+def rotated(x: Array, rotation: Rotation) -> Array:
+    """Turns the last tokens of `[B, T, heads, width]`, in float32; the others stay as they are."""
+    sine, cosine = (part[None, :, None] for part in rotation)
+    first, patches = jnp.split(x, [x.shape[1] - sine.shape[1]], 1)
+    patches = patches.astype(jnp.float32)
+    left, right = jnp.split(patches, 2, -1)
+    patches = patches * cosine + jnp.concatenate([-right, left], -1) * sine
+    return jnp.concatenate([first, patches.astype(x.dtype)], 1)
+
+
+def rotation_of(grid: tuple[int, int], periods: Array) -> Rotation:
+    """Axial rotation of each patch `[P, 4 * periods]`, from its centre's place in [-1, 1]."""
+    places = ((2 * np.arange(side) + 1) / side - 1 for side in grid)
+    rows, columns = np.meshgrid(*places, indexing="ij")
+    place = jnp.asarray(np.stack([rows, columns], -1).reshape(-1, 2, 1), jnp.float32)
+    angles = (2 * math.pi * place / periods.astype(jnp.float32)[None, None]).reshape(len(place), -1)
+    angles = jnp.tile(angles, (1, 2))
+    return jnp.sin(angles), jnp.cos(angles)
 
 
 class VisionTransformer(nn.Module):
@@ -126,9 +164,14 @@ class VisionTransformer(nn.Module):
         side = (spec.patch, spec.patch)
         patches = nn.Conv(spec.width, side, side, "VALID", name="patch_embed")(images)
         _, height, width, channels = patches.shape
-        small = nn.initializers.normal(0.02)
-        positions = self.param("pos_embed", small, (1, spec.grid**2, channels))
-        patches = patches + resized(positions, (height, width), spec).astype(patches.dtype)
+        small, rotation = nn.initializers.normal(0.02), None
+        if spec.grid:
+            positions = self.param("pos_embed", small, (1, spec.grid**2, channels))
+            patches = patches + resized(positions, (height, width), spec).astype(patches.dtype)
+        else:
+            fresh = jnp.asarray(vit_layout.periods(spec.width // spec.heads))
+            periods = self.param("rope_periods", lambda _: fresh)
+            rotation = rotation_of((height, width), periods)
         first = [self.param("cls_token", small, (1, 1, channels))]
         if spec.registers:
             first.append(self.param("reg_token", small, (1, spec.registers, channels)))
@@ -137,7 +180,7 @@ class VisionTransformer(nn.Module):
         wanted = {stage: blocks(stage) for stage in self.outputs}
         sums: FeaturePyramid = {}
         for index in range(1 + max(max(range_) for range_ in wanted.values())):
-            tokens = Block(spec, name=f"blocks_{index}")(tokens)
+            tokens = Block(spec, name=f"blocks_{index}")(tokens, rotation)
             for stage in (stage for stage, range_ in wanted.items() if index in range_):
                 sums[stage] = sums.get(stage, 0) + tokens[:, 1 + spec.registers :]
         shape = batch, height, width, channels
@@ -172,50 +215,6 @@ def blocks(stage: str) -> range:
     return found
 
 
-def sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Name in timm's layout, and shape in torch's order, of the tensor of a Flax array."""
-    if path[-1] == "kernel":
-        shape = (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
-    return {_torch_name(path): shape}
-
-
-def _torch_name(path: Path) -> str:
-    if len(path) == 1:
-        return path[0]
-    place, leaf = path[:-1], path[-1]
-    name = "patch_embed.proj" if place == ("patch_embed",) else ".".join(place).replace("_", ".")
-    ends = {"kernel": "weight", "scale": "weight"}
-    return f"{name}.{ends.get(leaf, leaf.replace('_', '.'))}"
-
-
-def value(path: Path, tensors: Tensors) -> np.ndarray:
-    """Flax array at a path."""
-    tensor = tensors[_torch_name(path)]
-    if path[-1] != "kernel":
-        return tensor
-    return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
-
-
-def canonical(tensors: Tensors) -> Tensors:
-    """Brings the layout of DINOv2's publishers, and tokens with positions, into timm's.
-
-    The class token takes its own position in; registers and the gated perceptron change names.
-    """
-    renamed = {
-        key.replace("register_tokens", "reg_token")
-        .replace(".mlp.w12.", ".mlp.fc1.")
-        .replace(".mlp.w3.", ".mlp.fc2."): tensor
-        for key, tensor in tensors.items()
-    }
-    positions, token = renamed.get("pos_embed"), renamed.get("cls_token")
-    if positions is None or token is None or positions.ndim != 3:
-        return renamed
-    if int(np.sqrt(positions.shape[1] - 1)) ** 2 == positions.shape[1] - 1:
-        merged = {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
-        return renamed | merged
-    return renamed
-
-
 @functools.cache
 def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     """Network called `name`; if `outputs` is None, every block is a stage. See `backbones.get`."""
@@ -226,15 +225,12 @@ def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
         last = max(last, *blocks(stage))
         if last >= spec.depth:
             raise InputError(f"{name} has no stage {stage!r}; its blocks are 0 to {spec.depth - 1}")
-    later = "|".join(str(index) for index in range(last + 1, spec.depth))
-    unused = re.compile(rf"(blocks\.({later})|norm|fc_norm|head|head_drop)\.|mask_token$")
-    statistics = (0.5, 0.5, 0.5) if name in SUPERVISED else (0.485, 0.456, 0.406)
-    deviation = (0.5, 0.5, 0.5) if name in SUPERVISED else (0.229, 0.224, 0.225)
+    supervised = name in SUPERVISED
     return Backbone(
         name,
         VisionTransformer(spec, outputs),
         tuple((stage, spec.patch) for stage in outputs),
-        Layout(sources, value, unused, canonical),
-        statistics,
-        deviation,
+        vit_layout.layout(last, rotary=not spec.grid),
+        mean=(0.5, 0.5, 0.5) if supervised else (0.485, 0.456, 0.406),
+        std=(0.5, 0.5, 0.5) if supervised else (0.229, 0.224, 0.225),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pfm_jax import backbones
-from pfm_jax.backbones import vit, weights
+from pfm_jax.backbones import vit, vit_layout, weights
 from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.types import InputError
 from tests.parity.goldens.seeded import seeded_images, seeded_tensor
@@ -31,10 +31,30 @@ def num_blocks(name: str) -> int:
 def published(backbone: Backbone) -> dict[str, np.ndarray]:
     """The tensors that the golden script filled timm's network with."""
     shapes = weights.expected(backbone)
-    if "reg_token" not in shapes:  # the class token has a position of its own
+    if (
+        "pos_embed" in shapes and "reg_token" not in shapes
+    ):  # the class token has a position of its own
         _, patches, width = shapes["pos_embed"]
         shapes["pos_embed"] = 1, 1 + patches, width
+    if "rope_embed.periods" in shapes:
+        shapes = in_timm(shapes, gated=backbone.name.endswith("plus"))
     return {key: seeded_tensor(key, shape) for key, shape in shapes.items()}
+
+
+def in_timm(shapes: dict[str, tuple[int, ...]], gated: bool) -> dict[str, tuple[int, ...]]:
+    """The names that DINOv3's tensors have in timm, where keys have no bias."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        key = key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2")
+        if key.endswith("qkv.bias"):
+            parts = [key.replace("qkv.bias", f"{part}_bias") for part in "qv"]
+            found |= dict.fromkeys(parts, (shape[0] // 3,))
+        elif gated and "fc1" in key:
+            parts = [key.replace("fc1", half) for half in ("fc1_g", "fc1_x")]
+            found |= dict.fromkeys(parts, (shape[0] // 2, *shape[1:]))
+        elif key != "rope_embed.periods":
+            found[key] = shape
+    return found
 
 
 @pytest.mark.parametrize("name", vit.NAMES)
@@ -107,6 +127,29 @@ def test_the_layout_of_the_publishers_gives_the_same_weights(name: str):
     assert set(found) == set(tensors)
     for key, tensor in found.items():
         np.testing.assert_allclose(tensor, tensors[key], rtol=0, atol=1e-6, err_msg=key)
+
+
+def test_dinov3_in_the_layout_of_its_publishers():
+    """Its bias of keys is masked out, its periods are rounded to bfloat16, its gates are w1, w2."""
+    backbone = backbones.get("dinov3_vits16plus", ("0",))
+    shapes = weights.expected(backbone)
+    tensors = {key: seeded_tensor(key, shape) for key, shape in shapes.items() if "rope" not in key}
+    rounded = np.asarray(jnp.asarray(vit_layout.periods(64), jnp.bfloat16), np.float32)
+    tensors["rope_embed.periods"] = rounded
+    theirs = {key.replace("reg_token", "storage_tokens"): t for key, t in tensors.items()}
+    key, masked = "blocks.0.attn.qkv.bias", slice(384, 768)
+    theirs["blocks.0.attn.qkv.bias_mask"] = np.ones(3 * 384, np.float32)
+    theirs["blocks.0.attn.qkv.bias_mask"][masked] = 0
+    theirs[key] = theirs[key].copy()
+    theirs[key][masked], tensors[key][masked] = np.nan, 0
+    for leaf in ("weight", "bias"):
+        halves = np.split(theirs.pop(f"blocks.0.mlp.fc1.{leaf}"), 2)
+        theirs[f"blocks.0.mlp.w1.{leaf}"], theirs[f"blocks.0.mlp.w2.{leaf}"] = halves
+        theirs[f"blocks.0.mlp.w3.{leaf}"] = theirs.pop(f"blocks.0.mlp.fc2.{leaf}")
+    found = weights.select(backbone, theirs, Path("theirs"))
+    assert set(found) == set(tensors)
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -366,6 +366,10 @@ VITS = {  # name -> name in timm, blocks
         for suffix in ("", "_reg")
         for size in ("small", "base", "large", "giant")
     },
+    "dinov3_vits16": ("vit_small_patch16_dinov3_qkvb", 12),
+    "dinov3_vits16plus": ("vit_small_plus_patch16_dinov3_qkvb", 12),
+    "dinov3_vitb16": ("vit_base_patch16_dinov3_qkvb", 12),
+    "dinov3_vitl16": ("vit_large_patch16_dinov3_qkvb", SHORT),
 }
 NO_REGISTERS = {name for name in VITS if "dinov2" in name and "reg" not in name}
 GRIDS = ((14, 14), (10, 7))  # patches of the images
@@ -410,12 +414,11 @@ def make_vits() -> Arrays:
             trained = timm.create_model(in_timm, **options).state_dict()
             model = timm.create_model(in_timm, img_size=size, **options)
             seeded = {k: torch.from_numpy(seeded_tensor(k, v.shape)) for k, v in trained.items()}
-            at = trained["pos_embed"].shape[1] - (
-                patches := (224 // 16 if patch == 16 else 37) ** 2
-            )
-            first, square = seeded["pos_embed"].double().split([at, patches], 1)
-            square = resized(square, grid, name in NO_REGISTERS)
-            seeded["pos_embed"] = torch.cat([first, square], 1)
+            if "pos_embed" in trained:
+                count, patches = trained["pos_embed"].shape[1], (14 if patch == 16 else 37) ** 2
+                first, square = seeded["pos_embed"].double().split([count - patches, patches], 1)
+                square = resized(square, grid, name in NO_REGISTERS)
+                seeded["pos_embed"] = torch.cat([first, square], 1)
             model.double().load_state_dict(seeded)
             model.eval()
             images = to_torch(seeded_images((1, *size, 3)))

@@ -27,7 +27,7 @@ def seeded_tensor(name: str, shape: tuple[int, ...], seed: int = SEED) -> np.nda
         return rng.uniform(low, high, shape).astype(np.float32)
     if name.endswith("weight") and len(shape) == 2:
         return (rng.standard_normal(shape) / math.sqrt(shape[1])).astype(np.float32)
-    if name.endswith("gamma"):
+    if name.endswith(("gamma", "gamma_1", "gamma_2")):
         return rng.uniform(0.3, 0.9, shape).astype(np.float32)
     if name.endswith(("token", "pos_embed")):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)

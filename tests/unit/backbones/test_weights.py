@@ -139,6 +139,12 @@ def test_nothing_is_downloaded_that_cannot_be_checked(tmp_path: Path) -> None:
         r"one of these folders as vit_base_patch16_224.safetensors$",
     ):
         locate.find("vit_base_patch16_224", str(tmp_path))
+    with pytest.raises(
+        InputError,
+        match=r"ask for dinov3_vits16_pretrain_lvd1689m-08c60483.pth at https://\S+ "
+        r"and put it into one of these folders$",
+    ):
+        locate.find("dinov3_vits16", str(tmp_path))
 
 
 def test_port_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:

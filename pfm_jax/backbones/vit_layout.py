@@ -1,0 +1,115 @@
+"""Checkpoints of vision transformers: timm's layout, and those of other publishers."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+
+import numpy as np
+
+from pfm_jax.backbones.backbone import Layout, Path, Tensors
+
+ROPE_BASE = 100.0
+"""Of the periods of rotary positions."""
+
+HEAD_WIDTH = 64
+"""Channels of a head, in all networks with rotary positions."""
+
+
+def layout(last: int, *, rotary: bool) -> Layout:
+    """Layout of a transformer of which the blocks up to `last` are used.
+
+    `rotary`: with rotary positions, as DINOv3, instead of a position embedding.
+    """
+    unused = re.compile(rf"(blocks\.{_above(last)}|norm|fc_norm|head|local_cls_norm)\.|mask_token$")
+    return Layout(_sources, _value, unused, functools.partial(_canonical, rotary=rotary))
+
+
+def periods(head_width: int) -> np.ndarray:
+    """Periods `[head_width / 4]` of rotary positions, float32."""
+    count = head_width // 4
+    return (ROPE_BASE ** (np.arange(count) / count)).astype(np.float32)
+
+
+def _above(last: int) -> str:
+    """Pattern of the numbers above `last`, up to 99."""
+    return "(" + "|".join(map(str, range(last + 1, 100))) + ")"
+
+
+def _sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    if path[-1] == "kernel":
+        shape = (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
+    return {_torch_name(path): shape}
+
+
+def _torch_name(path: Path) -> str:
+    if len(path) == 1:
+        return "rope_embed.periods" if path[0] == "rope_periods" else path[0]
+    place, leaf = path[:-1], path[-1]
+    name = "patch_embed.proj" if place == ("patch_embed",) else ".".join(place).replace("_", ".")
+    ends = {"kernel": "weight", "scale": "weight"}
+    return f"{name}.{ends.get(leaf, leaf.replace('_', '.'))}"
+
+
+def _value(path: Path, tensors: Tensors) -> np.ndarray:
+    tensor = tensors[_torch_name(path)]
+    if path[-1] != "kernel":
+        return tensor
+    return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
+
+
+RENAMED = (
+    ("register_tokens", "reg_token"),
+    ("storage_tokens", "reg_token"),
+    (".gamma_1", ".ls1.gamma"),
+    (".gamma_2", ".ls2.gamma"),
+    (".mlp.w12.", ".mlp.fc1."),
+    (".mlp.w1.", ".mlp.fc1_g."),
+    (".mlp.w2.", ".mlp.fc1_x."),
+    (".mlp.w3.", ".mlp.fc2."),
+)
+"""Parts of names in other layouts -> here."""
+
+
+def _canonical(tensors: Tensors, rotary: bool) -> Tensors:
+    """Brings the layouts of publishers into timm's, in which the class token has no position."""
+    found: Tensors = {}
+    for key, tensor in tensors.items():
+        for old, new in RENAMED:
+            key = key.replace(old, new)
+        found[key] = tensor
+    for gate in [key for key in found if ".mlp.fc1_g." in key]:
+        if (other := gate.replace("fc1_g", "fc1_x")) in found:
+            both = found.pop(gate), found.pop(other)
+            found[gate.replace("fc1_g", "fc1")] = np.concatenate(both)
+    return _without_key_bias(found) if rotary else _merged(found)
+
+
+def _merged(tensors: Tensors) -> Tensors:
+    """Adds the class token's position to it, if it has one."""
+    positions, token = tensors.get("pos_embed"), tensors.get("cls_token")
+    if positions is None or token is None or positions.ndim != 3:
+        return tensors
+    if math.isqrt(positions.shape[1] - 1) ** 2 != positions.shape[1] - 1:
+        return tensors
+    merged = {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
+    return tensors | merged
+
+
+def _without_key_bias(tensors: Tensors) -> Tensors:
+    """Applies the mask of the attention's bias, which is 0 for keys; puts it together, or sets it
+    to 0, where timm's layout has but a part of it or none; computes periods that timm leaves out.
+    """
+    found = dict(tensors)
+    for key in [key for key in found if key.endswith("attn.qkv.weight")]:
+        place = key.removesuffix("qkv.weight")
+        mask = found.pop(f"{place}qkv.bias_mask", None)
+        bias = found.get(f"{place}qkv.bias")
+        if bias is None:
+            zero = np.zeros(found[key].shape[0] // 3, np.float32)
+            query, value = (found.pop(f"{place}{part}_bias", zero) for part in ("q", "v"))
+            bias = np.concatenate([query, zero, value])
+        found[f"{place}qkv.bias"] = bias if mask is None else np.where(mask == 0, 0, bias * mask)
+    found.setdefault("rope_embed.periods", periods(HEAD_WIDTH))
+    return found
