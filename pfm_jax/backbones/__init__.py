@@ -6,11 +6,11 @@ docs/backbones-and-weights.md has all steps.
 
 from __future__ import annotations
 
-from pfm_jax.backbones import efficientnet_lite, resnet, vgg, vit
+from pfm_jax.backbones import convnext, efficientnet_lite, resnet, vgg, vit
 from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.types import InputError, Pair, stages
 
-FAMILIES = (resnet, vgg, efficientnet_lite, vit)
+FAMILIES = (resnet, vgg, efficientnet_lite, vit, convnext)
 NAMES = tuple(name for family in FAMILIES for name in family.NAMES)
 
 

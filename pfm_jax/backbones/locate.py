@@ -94,6 +94,10 @@ PUBLISHED |= {
         "dinov3_vits16plus": "4057cbaa",
         "dinov3_vitb16": "73cec8be",
         "dinov3_vitl16": "8aa4cbdd",
+        "dinov3_convnext_tiny": "21b726bb",
+        "dinov3_convnext_small": "296db49d",
+        "dinov3_convnext_base": "801f2ba9",
+        "dinov3_convnext_large": "61fa432d",
     }.items()
 }
 PUBLISHED |= {

@@ -18,7 +18,7 @@ GOLDENS = np.load(Path(__file__).parent / "goldens" / "backbones.npz")
 # Of the largest magnitude of a level.
 TOLERANCE = 1e-5
 
-NAMES = tuple(name for name in backbones.NAMES if name not in backbones.vit.NAMES)
+NAMES = (*backbones.resnet.NAMES, *backbones.vgg.NAMES, *backbones.efficientnet_lite.NAMES)
 SIZES = ((256, 256), (200, 152))
 VGG_LEVELS = {  # indices into torchvision's `features`: relu3_3, relu4_3, relu5_3 (VGG19: _4)
     "vgg16": (15, 22, 29),

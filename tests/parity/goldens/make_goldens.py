@@ -431,9 +431,35 @@ def make_vits() -> Arrays:
     return arrays
 
 
+# --- ConvNeXt ---
+
+CONVNEXT_SIZES = ((128, 128), (160, 96))
+CONVNEXTS = {f"dinov3_convnext_{size}": size for size in ("tiny", "small", "base", "large")}
+
+
+@torch.no_grad()
+def make_convnexts() -> Arrays:
+    """Per network and size: shape, samples and largest magnitude of every stage's output."""
+    arrays: Arrays = {}
+    for name, size in CONVNEXTS.items():
+        model = timm.create_model(f"convnext_{size}", num_classes=0)
+        load_seeded(model)
+        model.double().eval()
+        for pixels in CONVNEXT_SIZES:
+            images = to_torch(seeded_images((1, *pixels, 3)))
+            found = model.forward_intermediates(images, intermediates_only=True)
+            for level, stage in zip((*LEVELS, "conv5_x"), map(to_numpy, found), strict=True):
+                key = f"{name}/{pixels[0]}x{pixels[1]}/{level}"
+                arrays[f"{key}/shape"] = np.array(stage.shape)
+                arrays[f"{key}/max_abs"] = np.abs(stage).max()
+                arrays |= sample(stage, key, 64)
+    return arrays
+
+
 if __name__ == "__main__":
     save("positions", make_positions())
     save("vits", make_vits())
+    save("convnexts", make_convnexts())
     save("resize", make_resize())
     save("upsample", make_upsample())
     save("heads", make_heads())
