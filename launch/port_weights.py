@@ -1,4 +1,4 @@
-"""Converts a torchvision checkpoint to a verified .safetensors file of the weights in use.
+"""Converts a published checkpoint to a verified .safetensors file of the weights in use.
 
     python -m launch.port_weights --arch=resnet34 --input=resnet34-b627a593.pth \\
         --output=W/resnet34.safetensors

@@ -45,7 +45,7 @@ class NetworksConfig:
         source: name of the source network (SNN in the paper), one of `backbones.NAMES`.
         target: name of the target network (TNN), likewise; may be the source itself, whose stages
             are then mapped to each other.
-        pretrained: ImageNet weights, else random ones (the control of Table VII, case 9).
+        pretrained: published weights, else random ones (the control of Table VII, case 9).
         seed: seed of random weights.
         neighbourhood: side, in positions, of the square that features are averaged over; odd, 1 for
             none. Larger suits surfaces and harms parts whose defects are as small as a position.

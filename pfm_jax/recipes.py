@@ -16,7 +16,7 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
-from pfm_jax.types import DIRECTIONS, InputError, Pair
+from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -76,10 +76,10 @@ def _check(ok: bool, field: str, value: object, wanted: str) -> None:
 
 def _stride(config: Config) -> int:
     """Common multiple of the strides of all stages in use."""
-    names = Pair(config.networks.source, config.networks.target)
-    field = "networks"
+    names, field = Pair(config.networks.source, config.networks.target), ""
     try:
-        for name in names:
+        for side, name in names._asdict().items():
+            field = f"networks.{side}"
             backbones.get(name)
         field = "mapping.latent"
         found = [stride for level in config.levels for stride in backbones.strides(names, level)]
@@ -103,6 +103,9 @@ def _check_data(data: DataConfig, stride: int) -> None:
 def _check_mapping(mapping: MappingConfig) -> None:
     latent, directions = mapping.latent, mapping.directions
     _check(len(latent) > 0, "mapping.latent", latent, "at least one level")
+    named = all(isinstance(level, str) and all(stages(level)) for level in latent)
+    wanted = 'of levels named in quotes, such as "conv4_x" or "4-7:8-11"'
+    _check(named, "mapping.latent", latent, wanted)
     known = directions in (DIRECTIONS, DIRECTIONS[:1], DIRECTIONS[1:])
     wanted = f"{DIRECTIONS} or one of them, as a tuple"
     _check(known, "mapping.directions", directions, wanted)

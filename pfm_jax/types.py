@@ -44,8 +44,8 @@ class Pair(NamedTuple, Generic[T]):
 
 def stages(level: str) -> Pair[str]:
     """Names of the source's and the target's stage of a level."""
-    source, _, target = level.partition(":")
-    return Pair(source, target or source)
+    source, colon, target = level.partition(":")
+    return Pair(source, target if colon else source)
 
 
 def level_number(level: str) -> int:

@@ -33,7 +33,7 @@ class _Parser(flags.ArgumentParser):
         else:
             fields = _fields(self.recipe)
         for override in sys.argv[1:]:
-            if found := re.match(r"--?(?:no)?config\.([\w.]+)", override):
+            if found := re.match(r"--?(?:no)?config\.([^=]+)", override):
                 _check_exists(found[1], fields)
         return ConfigDict(fields).lock()
 
@@ -99,6 +99,10 @@ def _check_exists(place: str, fields: Any) -> None:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InputError(f"config.{place}: unknown field{hint}")
         fields = fields[name]
+        if not name.isidentifier():
+            whole = place.removesuffix(f".{name}")
+            all_levels = f"--config.{whole}=\"{{'{name}': VALUE}}\""
+            raise InputError(f"config.{place}: set all levels at once, {all_levels}")
 
 
 def _as_float(number: Any) -> Any:

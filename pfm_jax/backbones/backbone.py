@@ -46,7 +46,7 @@ class Backbone(NamedTuple):
     """Per-channel normalisation in pre-training, of images in [0, 1]."""
 
 
-def having(backbone: Backbone, outputs: tuple[str, ...] | None) -> Backbone:
+def checked(backbone: Backbone, outputs: tuple[str, ...] | None) -> Backbone:
     """The backbone, if it has these stages. Raises InputError."""
     known = dict(backbone.strides)
     for stage in outputs or ():

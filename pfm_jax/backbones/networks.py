@@ -1,4 +1,4 @@
-"""The frozen pair of networks."""
+"""The frozen networks: two, or one whose stages are mapped to each other."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import re
 import flax.linen as nn
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, convolutional, having
+from pfm_jax.backbones.backbone import Backbone, checked, convolutional
 from pfm_jax.backbones.convolution import convolution
 from pfm_jax.types import STRIDES, FeaturePyramid
 
@@ -118,4 +118,4 @@ def _backbone(name: str) -> Backbone:
 
 def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     """Network called `name`; see `backbones.get`."""
-    return having(_backbone(name), outputs)
+    return checked(_backbone(name), outputs)

@@ -1,6 +1,6 @@
 """VGG up to the fifth pooling (Simonyan and Zisserman, 2015), with any BatchNorm folded.
 
-The levels are "the last three downsampling layers" of the paper: as in its released code, the last
+Its stages are "the last three downsampling layers" of the paper: as in its released code, the last
 ReLU before the third, fourth and fifth pooling, at strides 4, 8 and 16 (relu3_3, relu4_3, relu5_3;
 in VGG19 relu3_4, relu4_4, relu5_4).
 """
@@ -13,7 +13,7 @@ import re
 import flax.linen as nn
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, convolutional, having
+from pfm_jax.backbones.backbone import Backbone, checked, convolutional
 from pfm_jax.types import LEVELS, STRIDES, FeaturePyramid
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -60,4 +60,4 @@ def _backbone(name: str) -> Backbone:
 
 def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     """Network called `name`; see `backbones.get`."""
-    return having(_backbone(name), outputs)
+    return checked(_backbone(name), outputs)

@@ -31,9 +31,8 @@ class Spec(NamedTuple):
         hidden: width of the multilayer perceptrons; with `swiglu`, of each of their two gates.
         grid: patches a side for which the position embedding was trained; 0 for rotary positions.
         layer_scale: whether branches are scaled channel by channel before they are added.
-        antialias, offset: how the position embedding is resized to another grid: by torch's
-            antialiased bicubic interpolation, or without, by the factor that so many patches more
-            would give (as in DINOv2 without registers).
+        antialias: whether the position embedding is resized to another grid with antialiasing.
+        offset: added to the number of patches in torch's `scale_factor` of that resizing.
     """
 
     patch: int
@@ -179,9 +178,9 @@ class VisionTransformer(nn.Module):
         tokens = jnp.concatenate([*first, patches.reshape(batch, -1, channels)], 1)
         wanted = {stage: blocks(stage) for stage in self.outputs}
         sums: FeaturePyramid = {}
-        for index in range(1 + max(max(range_) for range_ in wanted.values())):
+        for index in range(1 + max(group[-1] for group in wanted.values())):
             tokens = Block(spec, name=f"blocks_{index}")(tokens, rotation)
-            for stage in (stage for stage, range_ in wanted.items() if index in range_):
+            for stage in (stage for stage, group in wanted.items() if index in group):
                 sums[stage] = sums.get(stage, 0) + tokens[:, 1 + spec.registers :]
         shape = batch, height, width, channels
         return {stage: (sums[stage] / len(wanted[stage])).reshape(shape) for stage in self.outputs}
@@ -206,7 +205,7 @@ def resized(positions: Array, grid: tuple[int, int], spec: Spec) -> Array:
 
 def blocks(stage: str) -> range:
     """Blocks whose mean is a stage. Raises InputError if the name is none of a stage."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", stage)
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", stage)
     found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
     if not found:
         raise InputError(
@@ -222,7 +221,7 @@ def get(name: str, outputs: tuple[str, ...] | None = None) -> Backbone:
     outputs = outputs or tuple(map(str, range(spec.depth)))
     last = 0
     for stage in outputs:
-        last = max(last, *blocks(stage))
+        last = max(last, blocks(stage)[-1])
         if last >= spec.depth:
             raise InputError(f"{name} has no stage {stage!r}; its blocks are 0 to {spec.depth - 1}")
     supervised = name in SUPERVISED

@@ -83,7 +83,10 @@ def _canonical(tensors: Tensors, rotary: bool) -> Tensors:
         if (other := gate.replace("fc1_g", "fc1_x")) in found:
             both = found.pop(gate), found.pop(other)
             found[gate.replace("fc1_g", "fc1")] = np.concatenate(both)
-    return _without_key_bias(found) if rotary else _merged(found)
+    if not rotary:
+        return _merged(found)
+    found.setdefault("rope_embed.periods", periods(HEAD_WIDTH))
+    return _masked(_joined(found))
 
 
 def _merged(tensors: Tensors) -> Tensors:
@@ -91,25 +94,33 @@ def _merged(tensors: Tensors) -> Tensors:
     positions, token = tensors.get("pos_embed"), tensors.get("cls_token")
     if positions is None or token is None or positions.ndim != 3:
         return tensors
-    if math.isqrt(positions.shape[1] - 1) ** 2 != positions.shape[1] - 1:
+    first, patches = positions[:, :1], positions[:, 1:]
+    if token.shape != first.shape or math.isqrt(patches.shape[1]) ** 2 != patches.shape[1]:
         return tensors
-    merged = {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
-    return tensors | merged
+    return tensors | {"cls_token": token + first, "pos_embed": patches}
 
 
-def _without_key_bias(tensors: Tensors) -> Tensors:
-    """Applies the mask of the attention's bias, which is 0 for keys; puts it together, or sets it
-    to 0, where timm's layout has but a part of it or none; computes periods that timm leaves out.
-    """
+def _joined(tensors: Tensors) -> Tensors:
+    """Joins the biases of queries and values, with 0 for keys; all are 0 if no block has any."""
+    parts = ("qkv.bias", "q_bias", "v_bias")
+    none = not any(key.endswith(parts) for key in tensors)
     found = dict(tensors)
-    for key in [key for key in found if key.endswith("attn.qkv.weight")]:
-        place = key.removesuffix("qkv.weight")
-        mask = found.pop(f"{place}qkv.bias_mask", None)
-        bias = found.get(f"{place}qkv.bias")
-        if bias is None:
-            zero = np.zeros(found[key].shape[0] // 3, np.float32)
-            query, value = (found.pop(f"{place}{part}_bias", zero) for part in ("q", "v"))
-            bias = np.concatenate([query, zero, value])
-        found[f"{place}qkv.bias"] = bias if mask is None else np.where(mask == 0, 0, bias * mask)
-    found.setdefault("rope_embed.periods", periods(HEAD_WIDTH))
+    for key in [key for key in tensors if key.endswith("attn.qkv.weight")]:
+        place, zero = key.removesuffix("qkv.weight"), np.zeros(len(tensors[key]) // 3, np.float32)
+        query, value = f"{place}q_bias", f"{place}v_bias"
+        if none:
+            found[f"{place}qkv.bias"] = np.concatenate([zero] * 3)
+        elif query in found and value in found:
+            joined = found.pop(query), zero, found.pop(value)
+            found[f"{place}qkv.bias"] = np.concatenate(joined)
+    return found
+
+
+def _masked(tensors: Tensors) -> Tensors:
+    """Sets the biases to 0 where their masks are 0, as for keys, whatever the file holds there."""
+    found = {key: tensor for key, tensor in tensors.items() if not key.endswith(".bias_mask")}
+    for key in [key for key in tensors if key.endswith("qkv.bias_mask")]:
+        bias, mask = key.removesuffix("_mask"), tensors[key]
+        if bias in found:
+            found[bias] = np.where(mask == 0, 0, found[bias] * mask)
     return found

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 from jax import Array
 
 from pfm_jax import backbones
-from pfm_jax.backbones import locate
+from pfm_jax.backbones import locate, vit_layout
 from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.system import files
 from pfm_jax.types import InputError, Params
 
 MAX_LISTED_FAULTS = 8  # in one error
-ONES, ZEROS = jax.nn.initializers.ones, jax.nn.initializers.zeros
-SMALL = jax.nn.initializers.normal(0.02)
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,31 @@ def load(
 
 
 def random(name: str, key: Array, outputs: tuple[str, ...] | None = None) -> Weights:
-    """Network whose kernels are initialised as in torchvision (He et al., 2015, fan-out).
+    """Network with kernels drawn as by He et al. (2015, fan-out; torchvision's ResNets), scales 1,
+    biases 0, tokens and position embeddings small.
 
-    Scales are 1, biases 0, tokens and position embeddings small. Raises InputError; see `load`.
+    What is drawn for an array does not depend on `outputs`. Raises InputError; see `load`.
     """
     backbone = backbones.get(name, outputs)
-    he = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-    rules = {"kernel": he, "scale": ONES, "gamma": ONES, "bias": ZEROS}
+    numbers = {path: n for n, path in enumerate(sorted(_flax_shapes(backbones.get(name))))}
     params = {
-        path: rules.get(path[-1], SMALL)(jax.random.fold_in(key, index), leaf.shape)
-        for index, (path, leaf) in enumerate(sorted(_flax_shapes(backbone).items()))
+        path: _initial(path[-1])(jax.random.fold_in(key, numbers[path]), leaf.shape)
+        for path, leaf in _flax_shapes(backbone).items()
     }
     drawn = f"random, key {jax.random.key_data(key).tolist()}"
     return Weights(backbone, {"params": traverse_util.unflatten_dict(params)}, None, drawn)
+
+
+def _initial(leaf: str) -> Callable[[Array, tuple[int, ...]], Array]:
+    initializers = jax.nn.initializers
+    if leaf == "kernel":
+        return initializers.variance_scaling(2.0, "fan_out", "normal")
+    if leaf == "rope_periods":
+        return lambda _, shape: jnp.asarray(vit_layout.periods(4 * shape[0]))
+    if leaf == "bias":
+        return initializers.zeros
+    ones = leaf == "scale" or leaf.endswith("gamma")
+    return initializers.ones if ones else initializers.normal(0.02)
 
 
 def shapes(backbone: Backbone) -> Params:
@@ -91,7 +103,11 @@ def expected(backbone: Backbone) -> dict[str, tuple[int, ...]]:
 
 def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Required tensors as float32. Raises InputError: missing, unknown, misshapen or non-finite."""
-    wanted, tensors = expected(backbone), backbone.layout.canonical(tensors)
+    wanted = expected(backbone)
+    try:
+        tensors = backbone.layout.canonical(tensors)
+    except (ValueError, IndexError, TypeError) as error:  # shapes that no layout has
+        raise InputError(f"{path}: not the weights of {backbone.name}: {error}") from error
     faults = [f"missing {key} {shape}" for key, shape in wanted.items() if key not in tensors]
     for key, tensor in tensors.items():
         if key not in wanted:
@@ -99,7 +115,7 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
                 faults.append(f"unknown {key} {tensor.shape}")
         elif tensor.shape != wanted[key]:
             faults.append(f"{key} is {tensor.shape}, not {wanted[key]}")
-        elif not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating) or not jnp.isfinite(tensor).all():
             faults.append(f"{key} has entries that are not finite real numbers ({tensor.dtype})")
     if faults:
         more = len(faults) - MAX_LISTED_FAULTS

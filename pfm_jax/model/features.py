@@ -1,4 +1,4 @@
-"""Images -> L2-normalised features of the two frozen networks, level by level."""
+"""Images -> L2-normalised features of the frozen networks, level by level."""
 
 import functools
 

@@ -50,6 +50,11 @@ class Plan:
         """Folder of a run."""
         return workdir / run / f"seed_{seed}" / category
 
+    def is_whole(self, case: str) -> bool:
+        """Whether a case has all levels of its run."""
+        found = self.cases[case]
+        return set(found.levels) == set(self.configs[found.run].levels)
+
     def combinations(self, run: str) -> tuple[tuple[str, ...], ...]:
         """Level combinations of a run's cases that `evaluate` does not measure by default."""
         among = {case.levels for case in self.cases.values() if case.run == run}

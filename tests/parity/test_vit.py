@@ -129,6 +129,40 @@ def test_the_layout_of_the_publishers_gives_the_same_weights(name: str):
         np.testing.assert_allclose(tensor, tensors[key], rtol=0, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "shape"),
+    [
+        ("dinov2_vits14_reg", "cls_token", (1, 1, 8)),
+        ("dinov2_vits14_reg", "cls_token", ()),
+        ("dinov2_vits14_reg", "pos_embed", (1, 0, 384)),
+        ("dinov3_vits16plus", "blocks.0.attn.qkv.weight", ()),
+        ("dinov3_vits16plus", "blocks.0.attn.q_bias", ()),
+        ("dinov3_vits16plus", "blocks.0.attn.qkv.bias_mask", (7,)),
+        ("dinov3_vits16plus", "blocks.0.mlp.fc1_g.weight", ()),
+    ],
+)
+def test_tensors_of_shapes_that_no_layout_has_are_refused(name: str, key: str, shape: tuple):
+    backbone = backbones.get(name, ("0",))
+    tensors = published(backbone) | {key: np.ones(shape, np.float32)}
+    if "mask" in key:
+        tensors["blocks.0.attn.qkv.bias"] = np.ones(3 * 384, np.float32)
+    with pytest.raises(InputError, match=f"^w.pth: not the weights of {name}: "):
+        weights.select(backbone, tensors, Path("w.pth"))
+
+
+def test_a_bias_that_is_missing_is_not_taken_for_zero():
+    """But in timm's layout without any: the publishers' are all zero."""
+    backbone = backbones.get("dinov3_vits16", ("0", "1"))
+    tensors = published(backbone)
+    biases = [key for key in tensors if key.endswith(("q_bias", "v_bias"))]
+    none = {key: tensor for key, tensor in tensors.items() if key not in biases}
+    assert not weights.select(backbone, none, Path("w"))["blocks.1.attn.qkv.bias"].any()
+    for key in ("blocks.0.attn.v_bias", "blocks.1.attn.q_bias"):
+        some = {k: tensor for k, tensor in tensors.items() if k != key}
+        with pytest.raises(InputError, match=r"missing blocks.\d.attn.qkv.bias"):
+            weights.select(backbone, some, Path("w"))
+
+
 def test_dinov3_in_the_layout_of_its_publishers():
     """Its bias of keys is masked out, its periods are rounded to bfloat16, its gates are w1, w2."""
     backbone = backbones.get("dinov3_vits16plus", ("0",))

@@ -33,7 +33,7 @@ class Claim(NamedTuple):
 def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
     """Tests all claims that the cases of a sweep allow.
 
-    Both directions beat one at a level (case 2 and 1); three levels beat each alone (8 and 2 to 4);
+    Both directions beat one at a level (case 2 and 1); all levels beat each alone (8 and 2 to 4);
     pretrained networks beat random ones by more than `WIDE_MARGIN` (8 and 9).
     """
     one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
@@ -45,10 +45,11 @@ def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
         alike = [n for n in plan.cases if pairs[n] == pairs[name]]
         ways = [n for n in alike if one[n] and plan.cases[n].levels == case.levels]
         comparisons.append(Comparison("both directions beat one", name, ways))
-        if len(case.levels) < 3:
+        if len(case.levels) < 2 or not plan.is_whole(name):
             continue
-        single = [n for n in alike if not one[n] and len(plan.cases[n].levels) == 1]
-        comparisons.append(Comparison("three levels beat each alone", name, single))
+        each = [(level,) for level in case.levels]
+        single = [n for n in alike if not one[n] and plan.cases[n].levels in each]
+        comparisons.append(Comparison("all levels beat each alone", name, single))
         random = [
             n
             for n, networks in pairs.items()

@@ -69,7 +69,7 @@ def _featured(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
     def rank(case: str) -> tuple[int, int, int, int]:
         config, levels = plan.configs[plan.cases[case].run], plan.cases[case].levels
         done = sum(cell.metrics is not None for cell in tables.case_cells(found, case))
-        whole = len(levels) == len(config.mapping.latent)
+        whole = plan.is_whole(case)
         directions = len(config.mapping.directions)
         return int(config.networks.pretrained and whole and done > 0), directions, len(levels), done
 

@@ -114,7 +114,7 @@ def learning_curves(cells: Sequence[Cell]) -> Plot | None:
             axis.plot(
                 [line["step"] for line in lines],
                 [line["loss"][level] for line in lines],
-                color=COLOURS[index],
+                color=COLOURS[index % len(COLOURS)],
                 linewidth=1,
                 label=None if level in labelled else level,
             )
@@ -146,7 +146,7 @@ def figure_cases(plan: Plan) -> dict[str, list[str]]:
         by_levels = {plan.cases[n].levels: n for n in names if not one[n]}
         if len(by_levels) > 1:
             found[f"Figure 8: levels ({pair})"] = list(by_levels.values())
-    whole = {plan.cases[n]: n for n, c in plan.cases.items() if len(c.levels) == 3 and not one[n]}
+    whole = {plan.cases[n]: n for n in plan.cases if plan.is_whole(n) and not one[n]}
     if len(whole) > 1:
         found["Figure 9: networks, and random weights"] = list(whole.values())
     return found

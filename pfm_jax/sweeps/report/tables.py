@@ -67,12 +67,12 @@ def describe(plan: Plan, case: str) -> str:
 
 
 def comparable_cases(plan: Plan) -> list[str]:
-    """Cases comparable with other methods: three levels, both directions, pretrained."""
+    """Cases comparable with other methods: all levels, both directions, pretrained."""
     found: dict[Case, str] = {}
     for name, case in plan.cases.items():
         config = plan.configs[case.run]
-        whole = case.levels == LEVELS and config.mapping.directions == DIRECTIONS
-        if whole and config.networks.pretrained:
+        both = config.mapping.directions == DIRECTIONS
+        if plan.is_whole(name) and both and config.networks.pretrained:
             found.setdefault(case, name)
     return list(found.values())
 

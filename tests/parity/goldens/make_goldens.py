@@ -342,6 +342,7 @@ def make_checkpoints() -> None:
         slice=base[1, 1:],
         parameter=nn.Parameter(base[0] / 2),
         half=base[0].half(),
+        bfloat16=(base[0] / 3).bfloat16(),
         double=base[0].double(),
         count=torch.tensor(7),
         empty=torch.zeros(0, 3),

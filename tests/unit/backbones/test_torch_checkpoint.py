@@ -11,6 +11,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,6 +31,7 @@ def test_files_written_by_torch(kind: str) -> None:
         "slice": base[1, 1:],
         "parameter": base[0] / 2,
         "half": base[0].astype(np.float16),
+        "bfloat16": (base[0] / 3).astype(jnp.bfloat16),
         "double": base[0].astype(np.float64),
         "count": np.array(7),
         "empty": np.zeros((0, 3), np.float32),

@@ -103,14 +103,46 @@ def test_download_is_checked(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
         served.write_bytes(content)
         published = locate.Published(served.as_uri(), digest)
         if good:
-            found = locate.download(published, cache / "weights")
+            found = locate.download(published, digest, cache / "weights")
             assert found.read_bytes() == content
             assert locate.find("resnet34") == found
             found.unlink()
         else:
             with pytest.raises(OSError, match="sha256"):
-                locate.download(published, cache / "weights")
+                locate.download(published, digest, cache / "weights")
         assert list((cache / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "few", "more"),
+    [
+        ("dinov3_vits16", ("1",), ("0-2", "5")),
+        ("dinov2_vits14_reg", ("0",), ("2",)),
+        ("dinov3_convnext_tiny", ("conv2_x",), ("conv3_x",)),
+    ],
+)
+def test_random_weights_do_not_depend_on_the_stages_in_use(
+    name: str, few: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    small, large = (pretrained.random(name, jax.random.key(3), some) for some in (few, more))
+    assert small.fingerprint == large.fingerprint
+    arrays = [traverse_util.flatten_dict(one.params["params"], sep="/") for one in (small, large)]
+    assert set(arrays[0]) < set(arrays[1])
+    for path, array in arrays[0].items():
+        np.testing.assert_array_equal(array, arrays[1][path], err_msg=path)
+        if path.endswith(("gamma", "scale")):
+            assert (array == 1).all()
+    if "rope_periods" in arrays[0]:
+        assert arrays[0]["rope_periods"][0] == 1
+
+
+@pytest.mark.parametrize("name", backbones.NAMES)
+def test_equal_arguments_give_equal_backbones(name: str) -> None:
+    """Else `jit` would compile again for a second detector."""
+    stage = next(iter(dict(backbones.get(name).strides)))
+    one, other = (backbones.get(name, (stage,)) for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
 
 
 def test_every_network_but_those_in_packages_is_published_somewhere() -> None:

@@ -57,6 +57,7 @@ def test_fields_have_the_types_of_their_flags(
         ("quickstart", "--config.train.stepz=3", "config.train.stepz.*did you mean steps?"),
         ("quickstart", "--config.train.positions.conv9=3", "config.train.positions.conv9: "),
         ("quickstart", "--config.seed.more=3", "config.seed.more: unknown field"),
+        ("dinov2_vitb14_reg", "--config.mapping.latent.0-3:4-7=9", r"set all levels at once, --c"),
         ("ablation", "--config.train.steps=3", "config.train.steps: unknown field"),
     ],
 )

@@ -93,7 +93,7 @@ def recipe_of(source: str, target: str, *levels: str, size: int = 256) -> Config
         (("dinov2_vits14", "resnet18"), "0:conv4_x", 224 + 14, "a positive multiple of 112"),
         (("resnet18", VIT), "0:conv4_x", 256, "resnet18 has no stage '0'"),
         (("resnet18", VIT), "conv4_x", 256, "'conv4_x' is no stage of a transformer"),
-        (("resnet19", VIT), "conv4_x:1", 256, "networks: unknown network 'resnet19'"),
+        (("resnet19", VIT), "conv4_x:1", 256, "networks.source: unknown network 'resnet19'"),
     ],
 )
 def test_sizes_and_stages_that_do_not_fit_are_refused(
