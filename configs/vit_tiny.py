@@ -1,0 +1,23 @@
+"""ViT-Ti/16 mapped to itself, early blocks to middle ones: small enough for a CPU.
+
+    python -m launch.train --config=configs/vit_tiny.py --data_dir=D --category=all \\
+        --weights_dir=W --workdir=runs/vit_tiny
+
+Measured on five categories of MVTec AD: docs/experiments/transformers.md.
+"""
+
+from pfm_jax.config import Config, MappingConfig, NetworksConfig, TrainConfig
+
+LEVELS = ("0-2:3-5", "1-2:3-4")
+
+
+def get_config() -> Config:
+    return Config(
+        name="vit_tiny",
+        networks=NetworksConfig(source="vit_tiny_patch16_224", target="vit_tiny_patch16_224"),
+        mapping=MappingConfig(latent=dict.fromkeys(LEVELS, 300)),
+        train=TrainConfig(
+            positions=dict.fromkeys(LEVELS, 256),
+            learning_rate=dict.fromkeys(LEVELS, 4e-3),
+        ),
+    )
