@@ -1,6 +1,6 @@
 """Pre-trained feature mapping: unsupervised anomaly detection and segmentation in JAX.
 
-    images -> two frozen backbones -> three levels of L2-normalised features (extracted once)
+    images -> frozen backbones -> levels of L2-normalised features (extracted once)
            -> bidirectional mapping heads (the only thing trained) -> anomaly maps -> metrics
 
     import pfm_jax as pfm
@@ -11,8 +11,8 @@
     detector = pfm.load("screw.pfm")
     result = pfm.evaluate(detector, pfm.datasets.load("mvtec_ad", "D", "screw"))
 
-Rooms, from the ground up; each imports only from those before it: `types`, `config`, `metrics`,
-`recipes`; `system` (files, devices), `backbones` (frozen networks and their weights), `datasets`
+Rooms, from the ground up; each imports only from those before it: `types`, `config`, `metrics`;
+`system` (files, devices), `backbones` (frozen networks and their weights), `recipes`, `datasets`
 (images in), `model` (the paper's equations), `training`, `inference` (the detector), `evaluation`,
 `runs` (a run's folder), `serving`, `sweeps`.
 
@@ -24,13 +24,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pfm_jax.config import Config, Sources
-from pfm_jax.recipes import load_recipe
 from pfm_jax.types import InputError
 
 if TYPE_CHECKING:
     from pfm_jax import datasets, metrics
     from pfm_jax.evaluation.evaluate import Evaluation, evaluate
     from pfm_jax.inference.detector import Detector, Prediction, load, score_batch
+    from pfm_jax.recipes import load_recipe
     from pfm_jax.runs.fit import fit
 
 __all__ = [
@@ -57,6 +57,7 @@ _HOMES = {
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
     "fit": "runs.fit",
+    "load_recipe": "recipes",
 }
 """Public name -> the module it is imported from when it is first used: a command that only loads an
 exported detector imports nothing that trains."""

@@ -115,13 +115,18 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
                 faults.append(f"unknown {key} {tensor.shape}")
         elif tensor.shape != wanted[key]:
             faults.append(f"{key} is {tensor.shape}, not {wanted[key]}")
-        elif not jnp.issubdtype(tensor.dtype, jnp.floating) or not jnp.isfinite(tensor).all():
+        elif not _is_finite(tensor):
             faults.append(f"{key} has entries that are not finite real numbers ({tensor.dtype})")
     if faults:
         more = len(faults) - MAX_LISTED_FAULTS
         faults[MAX_LISTED_FAULTS:] = [f"and {more} more"] if more > 0 else []
         raise InputError(f"{path}: not the weights of {backbone.name}: {'; '.join(faults)}")
     return {key: np.asarray(tensors[key], np.float32) for key in wanted}
+
+
+def _is_finite(tensor: np.ndarray) -> bool:
+    real = jnp.issubdtype(tensor.dtype, jnp.floating)  # NumPy's does not know bfloat16
+    return bool(real and np.isfinite(tensor.astype(np.float32)).all())
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
