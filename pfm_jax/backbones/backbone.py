@@ -55,6 +55,30 @@ def checked(backbone: Backbone, outputs: tuple[str, ...] | None) -> Backbone:
     return backbone
 
 
+def one_to_one(
+    torch_name: Callable[[Path], str],
+    unused: re.Pattern[str],
+    canonical: Callable[[Tensors], Tensors],
+) -> Layout:
+    """Layout in which each Flax array is one tensor; kernels differ in the order of their axes.
+
+    `torch_name`: path of a Flax array -> name of the tensor. The rest is as in `Layout`.
+    """
+
+    def sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        if path[-1] == "kernel":
+            shape = (*shape[:-3:-1], *shape[:-2])
+        return {torch_name(path): shape}
+
+    def value(path: Path, tensors: Tensors) -> np.ndarray:
+        tensor = tensors[torch_name(path)]
+        if path[-1] != "kernel":
+            return tensor
+        return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
+
+    return Layout(sources, value, unused, canonical)
+
+
 def convolutional(
     torch_names: Callable[[Path], tuple[str, str | None]],
     unused: re.Pattern[str],

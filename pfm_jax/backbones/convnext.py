@@ -10,10 +10,9 @@ import functools
 import re
 
 import flax.linen as nn
-import numpy as np
 from jax import Array
 
-from pfm_jax.backbones.backbone import Backbone, Layout, Path, Tensors, checked
+from pfm_jax.backbones.backbone import Backbone, Path, Tensors, checked, one_to_one
 from pfm_jax.backbones.convolution import DepthwiseConv
 from pfm_jax.types import STRIDES, FeaturePyramid
 
@@ -83,21 +82,6 @@ def torch_name(path: Path) -> str:
     return f"{name}.{'weight' if leaf in ('kernel', 'scale') else leaf}"
 
 
-def sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Name, and shape in torch's order, of the tensor of a Flax array."""
-    if path[-1] == "kernel":
-        shape = (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
-    return {torch_name(path): shape}
-
-
-def value(path: Path, tensors: Tensors) -> np.ndarray:
-    """Flax array at a path."""
-    tensor = tensors[torch_name(path)]
-    if path[-1] != "kernel":
-        return tensor
-    return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
-
-
 def canonical(tensors: Tensors) -> Tensors:
     """Brings the layout of the publishers into timm's."""
     found = {}
@@ -118,7 +102,7 @@ def _backbone(name: str, stages: int) -> Backbone:
         name,
         ConvNeXt(depths[:stages], widths[:stages]),
         tuple(ALL_STRIDES.items())[:stages],
-        Layout(sources, value, unused, canonical),
+        one_to_one(torch_name, unused, canonical),
     )
 
 

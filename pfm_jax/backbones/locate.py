@@ -63,47 +63,44 @@ def _timm(name: str) -> Published:
     return Published(f"{place}/resolve/main/model.safetensors", None)
 
 
-PUBLISHED = {
-    "resnet18": _torchvision("resnet18-f37072fd.pth"),
-    "resnet34": _torchvision("resnet34-b627a593.pth"),
-    "resnet50": _torchvision("resnet50-0676ba61.pth"),
-    "resnet101": _torchvision("resnet101-63fe2227.pth"),
-    "wide_resnet50_2": _torchvision("wide_resnet50_2-95faca4d.pth"),
-    "vgg16": _torchvision("vgg16-397923af.pth"),
-    "vgg16_bn": _torchvision("vgg16_bn-6c64b313.pth"),
-    "vgg19": _torchvision("vgg19-dcbb9e9d.pth"),
-    "vgg19_bn": _torchvision("vgg19_bn-c79401a0.pth"),
+TORCHVISION = (
+    "resnet18-f37072fd.pth",
+    "resnet34-b627a593.pth",
+    "resnet50-0676ba61.pth",
+    "resnet101-63fe2227.pth",
+    "wide_resnet50_2-95faca4d.pth",
+    "vgg16-397923af.pth",
+    "vgg16_bn-6c64b313.pth",
+    "vgg19-dcbb9e9d.pth",
+    "vgg19_bn-c79401a0.pth",
+)
+DINOV2 = {  # name -> sha256, where it is known
+    "dinov2_vits14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    "dinov2_vitb14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    "dinov2_vitl14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "dinov2_vitg14": None,
+    "dinov2_vits14_reg": "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    "dinov2_vitb14_reg": "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    "dinov2_vitl14_reg": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    "dinov2_vitg14_reg": None,
 }
-PUBLISHED |= {
-    name: _dinov2(name, sha256)
-    for name, sha256 in {
-        "dinov2_vits14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-        "dinov2_vitb14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-        "dinov2_vitl14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-        "dinov2_vitg14": None,
-        "dinov2_vits14_reg": "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
-        "dinov2_vitb14_reg": "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
-        "dinov2_vitl14_reg": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
-        "dinov2_vitg14_reg": None,
-    }.items()
+DINOV3 = {  # name -> hash in the name of the file
+    "dinov3_vits16": "08c60483",
+    "dinov3_vits16plus": "4057cbaa",
+    "dinov3_vitb16": "73cec8be",
+    "dinov3_vitl16": "8aa4cbdd",
+    "dinov3_convnext_tiny": "21b726bb",
+    "dinov3_convnext_small": "296db49d",
+    "dinov3_convnext_base": "801f2ba9",
+    "dinov3_convnext_large": "61fa432d",
 }
-PUBLISHED |= {
-    name: _dinov3(name, digest)
-    for name, digest in {
-        "dinov3_vits16": "08c60483",
-        "dinov3_vits16plus": "4057cbaa",
-        "dinov3_vitb16": "73cec8be",
-        "dinov3_vitl16": "8aa4cbdd",
-        "dinov3_convnext_tiny": "21b726bb",
-        "dinov3_convnext_small": "296db49d",
-        "dinov3_convnext_base": "801f2ba9",
-        "dinov3_convnext_large": "61fa432d",
-    }.items()
-}
-PUBLISHED |= {
-    name: _timm(name)
-    for name in (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
-}
+TIMM = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
+PUBLISHED = (
+    {file.split("-")[0]: _torchvision(file) for file in TORCHVISION}
+    | {name: _dinov2(name, sha256) for name, sha256 in DINOV2.items()}
+    | {name: _dinov3(name, digest) for name, digest in DINOV3.items()}
+    | {name: _timm(name) for name in TIMM}
+)
 
 
 def find(name: str, weights_dir: str | None = None) -> Path:

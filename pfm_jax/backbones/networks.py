@@ -63,10 +63,11 @@ def load_networks(
 
     Raises InputError; see `weights.load`.
     """
-    outputs = Pair(*(tuple(sorted(set(ends))) for ends in zip(*map(stages, levels), strict=True)))
-    wanted = {config.source: outputs.source, config.target: outputs.target}
-    if config.source == config.target:
-        wanted[config.source] = tuple(sorted({*outputs.source, *outputs.target}))
+    used: dict[str, set[str]] = {config.source: set(), config.target: set()}
+    for level in levels:
+        for name, stage in zip((config.source, config.target), stages(level), strict=True):
+            used[name].add(stage)
+    wanted = {name: tuple(sorted(some)) for name, some in used.items()}
     if config.pretrained:
         loaded = [weights.load(name, weights_dir, some) for name, some in wanted.items()]
     else:

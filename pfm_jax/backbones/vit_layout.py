@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from pfm_jax.backbones.backbone import Layout, Path, Tensors
+from pfm_jax.backbones.backbone import Layout, Path, Tensors, one_to_one
 
 ROPE_BASE = 100.0
 """Of the periods of rotary positions."""
@@ -23,7 +23,7 @@ def layout(last: int, *, rotary: bool) -> Layout:
     `rotary`: with rotary positions, as DINOv3, instead of a position embedding.
     """
     unused = re.compile(rf"(blocks\.{_above(last)}|norm|fc_norm|head|local_cls_norm)\.|mask_token$")
-    return Layout(_sources, _value, unused, functools.partial(_canonical, rotary=rotary))
+    return one_to_one(_torch_name, unused, functools.partial(_canonical, rotary=rotary))
 
 
 def periods(head_width: int) -> np.ndarray:
@@ -37,12 +37,6 @@ def _above(last: int) -> str:
     return "(" + "|".join(map(str, range(last + 1, 100))) + ")"
 
 
-def _sources(path: Path, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    if path[-1] == "kernel":
-        shape = (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], *shape[:2])
-    return {_torch_name(path): shape}
-
-
 def _torch_name(path: Path) -> str:
     if len(path) == 1:
         return "rope_embed.periods" if path[0] == "rope_periods" else path[0]
@@ -50,13 +44,6 @@ def _torch_name(path: Path) -> str:
     name = "patch_embed.proj" if place == ("patch_embed",) else ".".join(place).replace("_", ".")
     ends = {"kernel": "weight", "scale": "weight"}
     return f"{name}.{ends.get(leaf, leaf.replace('_', '.'))}"
-
-
-def _value(path: Path, tensors: Tensors) -> np.ndarray:
-    tensor = tensors[_torch_name(path)]
-    if path[-1] != "kernel":
-        return tensor
-    return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
 
 
 RENAMED = (

@@ -103,6 +103,14 @@ def test_sizes_and_stages_that_do_not_fit_are_refused(
         validate(recipe_of(*names, level, size=size))
 
 
-def test_sizes_that_fit() -> None:
-    validate(recipe_of("dinov2_vits14_reg", "dinov2_vits14_reg", "2-5:6-9", size=392))
-    validate(recipe_of("dinov2_vits14", "resnet18", "0:conv4_x", size=336))
+@pytest.mark.parametrize(
+    ("names", "level", "size", "side"),
+    [
+        (("dinov2_vits14_reg", "dinov2_vits14_reg"), "2-5:6-9", 392, 28),
+        (("dinov2_vits14", "resnet18"), "0:conv4_x", 336, 24),
+    ],
+)
+def test_sizes_that_fit(names: tuple[str, str], level: str, size: int, side: int) -> None:
+    recipe = recipe_of(*names, level, size=size)
+    validate(recipe)
+    assert dict(make_problem(recipe).positions) == {level: side**2}
