@@ -25,6 +25,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, or its URL."
 SEEDS = flags.DEFINE_list(
     "seeds", [], "Comma-separated seeds, trained together into WORKDIR/seed_N."
 )
+UNIFIED = flags.DEFINE_bool(
+    "unified", False, "Train one set of heads on all categories, in WORKDIR/unified."
+)
 
 
 def main() -> None:
@@ -35,7 +38,9 @@ def main() -> None:
         return CATEGORY.value == "all" or f"/{CATEGORY.value}/" in f"/{name}" or name == record.LOG
 
     with mirror.local_folder(WORKDIR.value, wanted) as workdir:
-        results = train_categories(config, sources, CATEGORY.value, workdir, seeds)
+        results = train_categories(
+            config, sources, CATEGORY.value, workdir, seeds, unified=UNIFIED.value
+        )
     print(figures.table(results))
 
 

@@ -26,14 +26,17 @@ class DataConfig:
             strides of all stages in use: of 16 with three levels, of 14 with DINOv2.
         tile_size: side of the tiles that the networks see, likewise; 0: the whole image.
         tile_overlap: overlap of neighbouring tiles when scoring, in pixels.
-        held_out: fraction of the normal training images kept from training, whose scores set the
-            threshold; the same images for every seed.
+        shots: normal images used, drawn by the run's seed; 0: all. The others are not used, not
+            even for the threshold.
+        held_out: fraction of the normal images kept from training, whose scores set the threshold;
+            the same images for every seed, unless `shots` are drawn.
     """
 
     dataset: str = "mvtec_ad"
     image_size: int = 256
     tile_size: int = 0
     tile_overlap: int = 64
+    shots: int = 0
     held_out: float = 0.1
 
 

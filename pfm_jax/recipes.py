@@ -97,6 +97,7 @@ def _check_data(data: DataConfig, stride: int) -> None:
     _check(fits, "data.tile_size", tile, wanted)
     fits = 0 <= overlap < (tile or overlap + 1)
     _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
+    _check(data.shots >= 0, "data.shots", data.shots, "zero or more")
     _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
 
 

@@ -116,9 +116,9 @@ class Example:
     defect: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """One category.
+    """Images to train on and to test on, of one category or several. Compared by identity.
 
     Attributes:
         train: good images only, to train on.

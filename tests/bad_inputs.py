@@ -123,11 +123,16 @@ def masks_all_zero(place: Path) -> object:
     return train_categories(small_config(), sources(place), "grid", place / "run")
 
 
-def too_few_images(place: Path) -> object:
-    make_category(place / "data" / "grid")
-    make_weights(place / "weights", "resnet18", "resnet18_caffe")
-    recipe = replaced(small_config(), {"scoring.standardize": True})
-    return train_categories(recipe, sources(place), "grid", place / "run")
+def trained(field: str, value: object) -> Case:
+    """A recipe that asks for more images than the category has."""
+
+    def case(place: Path) -> object:
+        make_category(place / "data" / "grid")
+        make_weights(place / "weights", "resnet18", "resnet18_caffe")
+        recipe = replaced(small_config(), {field: value})
+        return train_categories(recipe, sources(place), "grid", place / "run")
+
+    return case
 
 
 def find(dataset: str, data_dir: str | None, name: str) -> Case:
@@ -362,10 +367,11 @@ CASES: dict[str, Case] = {
     "recipe: size that is no multiple of 16": recipe(data__image_size=100),
     "recipe: tiles larger than images": recipe(data__tile_size=128),
     "recipe: all images held out": recipe(data__held_out=1.0),
+    "recipe: more shots than images": trained("data.shots", 7),
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
-    "recipe: too few images to standardise by": too_few_images,
+    "recipe: too few images to standardise by": trained("scoring.standardize", True),
     # Workdirs.
     "workdir: a file": run_in_a_file,
     "workdir: no run": no_run,

@@ -5,7 +5,9 @@ A new data set is one file beside `folder.py` that implements `Loader`, and its 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import hashlib
 import importlib
 import math
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from pfm_jax.datasets.lazy import Lazy
+from pfm_jax.datasets.lazy import Lazy, chain
 from pfm_jax.types import Dataset, Example, InputError
 
 NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
@@ -66,6 +68,35 @@ def load(dataset: str, data_dir: str | Path | None, category: str) -> Dataset:
     """
     loader, root = _locate(dataset, data_dir)
     return loader.load(root, category)
+
+
+def draw_shots(examples: Sequence[Example], shots: int, seed: int) -> Sequence[Example]:
+    """Draws `shots` examples, in order; all if 0. A seed's smaller draws are subsets of its larger.
+
+    Raises InputError: there are fewer examples.
+    """
+    if not shots:
+        return examples
+    if shots > len(examples):
+        limit = f"at most {len(examples)}, the number of training images"
+        raise InputError(f"config.data.shots={shots}: must be {limit}")
+    drawn = np.random.default_rng(seed).permutation(len(examples))[:shots]
+    return Lazy(examples.__getitem__, sorted(drawn.tolist()))
+
+
+def united(category: str, parts: Sequence[Dataset]) -> Dataset:
+    """The training images of several categories as one data set, with nothing to test on."""
+
+    def named(part: Dataset) -> Lazy:
+        def read(index: int) -> Example:
+            example = part.train[index]
+            return dataclasses.replace(example, path=f"{part.category}/{example.path}")
+
+        return Lazy(read, range(len(part.train)))
+
+    digests = "".join(f"{part.category}\0{part.fingerprint}\0" for part in parts)
+    fingerprint = hashlib.sha256(digests.encode()).hexdigest()
+    return Dataset(category, chain([*map(named, parts)]), (), False, fingerprint)
 
 
 def hold_out(

@@ -8,6 +8,12 @@ from typing import overload
 from pfm_jax.types import Example
 
 
+def chain(parts: Sequence[Sequence[Example]]) -> Lazy:
+    """Sequences one after the other, read when accessed."""
+    places = [(part, index) for part in parts for index in range(len(part))]
+    return Lazy(lambda at: places[at][0][places[at][1]], range(len(places)))
+
+
 class Lazy(Sequence[Example]):
     """Sequence of `read(index)` over `indices`; a slice is lazy too."""
 

@@ -36,8 +36,8 @@ def fit(
 
     Args:
         images: normal images; see `datasets.inputs.Images`.
-        config: the recipe; `Config()` if None. A fraction `config.data.held_out` of the images is
-            kept from training and sets the threshold.
+        config: the recipe; `Config()` if None. Of the images, or the `config.data.shots` drawn of
+            them, a fraction `config.data.held_out` is kept from training and sets the threshold.
         weights_dir: where pretrained weights are; see `backbones.weights.load`.
         normal: other normal images to set the threshold by, instead of that fraction.
 
@@ -48,9 +48,10 @@ def fit(
     validate(config)
     keep_programs()
     given = examples(images)  # once: a generator is consumed
-    train, held_out = datasets.hold_out(given, config.data.held_out)
+    shots = datasets.draw_shots(given, config.data.shots, config.seed)
+    train, held_out = datasets.hold_out(shots, config.data.held_out)
     if normal is not None:
-        train, held_out = given, examples(normal)
+        train, held_out = shots, examples(normal)
     normality.check(config, len(train))
     networks, weights = load_networks(config.networks, config.levels, weights_dir)
     problem = make_problem(config)

@@ -17,7 +17,7 @@ from pfm_jax.training.step import init_state
 
 def images_cached(runs: Sequence[RunFolder]) -> int:
     """Images whose features are cached for runs that train together, each data set's once."""
-    sizes = {run.provenance.category: run.provenance.num_images for run in runs}
+    sizes = {run.dataset: run.provenance.num_images for run in runs}
     return cache.capacity(sum(sizes.values()))
 
 

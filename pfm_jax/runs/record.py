@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from pfm_jax.config import from_dict
 from pfm_jax.evaluation import figures, gallery
 from pfm_jax.evaluation.evaluate import Evaluation
 from pfm_jax.system import devices, files
@@ -66,18 +65,35 @@ def read_run(folder: Path) -> Provenance:
     if not path.is_file():
         raise InputError(f"{folder}: no run in it (a run's folder is --workdir, --category)")
     try:
-        values = json.loads(path.read_text())["provenance"]
-        return Provenance(**{**values, "config": from_dict(values["config"])})
+        return Provenance.from_json(json.loads(path.read_text())["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         wrong = "not readable, or of another version of pfm_jax"
         raise InputError(f"{path}: {wrong}; train again") from error
 
 
+def _about(folder: Path) -> dict[str, Any]:
+    """Content of `run.json`; `{}` if there is none that can be read."""
+    try:
+        found = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def seconds_so_far(folder: Path) -> dict[str, float]:
-    """Seconds that features and training took, where an earlier launch finished them."""
-    path = folder / METRICS
-    before = json.loads(path.read_text())["seconds"] if path.is_file() else {}
+    """Seconds that features and training of a run have taken in earlier launches."""
+    before = _about(folder).get("seconds", {})
     return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
+
+
+def check_trained_on(folder: Path, provenance: Provenance) -> None:
+    """Raises InputError: the folder belongs to a run that is trained on other categories."""
+    before = _about(folder).get("provenance", {}).get("trained_on")
+    if before and before != [*provenance.trained_on]:
+        raise InputError(
+            f"{folder} holds a run trained on {', '.join(before)}; use another --workdir, "
+            "or delete that folder"
+        )
 
 
 def git_state() -> dict[str, str | bool] | None:

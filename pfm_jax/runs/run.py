@@ -32,6 +32,7 @@ class RunFolder:
 
     Attributes:
         combinations: additional combinations of levels to evaluate.
+        parts: the categories of a unified run, each with a detector and results in its own folder.
         seconds: phase -> seconds so far; its values change.
         checkpoints: its checkpoints, while they are open.
     """
@@ -40,6 +41,7 @@ class RunFolder:
     provenance: Provenance
     dataset: Dataset
     combinations: Combinations = ()
+    parts: tuple[RunFolder, ...] = ()
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     checkpoints: Checkpoints | None = None
 
@@ -59,13 +61,23 @@ class RunFolder:
         return int(make_extent(self.problem, self.provenance.num_images).total_steps)
 
     @property
+    def evaluated(self) -> tuple[RunFolder, ...]:
+        """Runs to evaluate: its parts, or else itself."""
+        return self.parts or (self,)
+
+    @property
     def detector_path(self) -> Path:
         """File of the trained detector."""
         return self.folder / record.DETECTOR
 
     def write_status(self, status: str) -> None:
-        """Writes `run.json`; see `record.write_run`."""
-        record.write_run(self.folder, self.provenance, status, self.seconds)
+        """Writes `run.json`, those of its parts too; see `record.write_run`."""
+        for one in (self, *self.parts):
+            record.write_run(one.folder, one.provenance, status, one.seconds)
+
+    def check(self) -> None:
+        """Raises InputError: too few training images for the recipe."""
+        normality.check(self.config, len(self.dataset.train), f"{self.provenance.category}: ")
 
     def evaluate(self, detector: Detector) -> tuple[Evaluation, dict[str, Any]]:
         """Evaluates the run's detector; returns the evaluation and the content of `metrics.json`.
@@ -100,15 +112,32 @@ def resolved(sources: Sources) -> Sources:
 
 def load_dataset(config: Config, category: str, sources: Sources) -> Dataset:
     """Loads a category, with the normal images that the recipe holds out. Raises InputError."""
-    place = config.data.dataset, sources.data_path, category
+    return load_datasets([config], category, sources)[0]
+
+
+def load_datasets(configs: Sequence[Config], category: str, sources: Sources) -> list[Dataset]:
+    """Loads a category for recipes that differ in their seeds; the same object for all of them
+    unless shots are drawn. Raises InputError.
+    """
+    data = configs[0].data
+    place = data.dataset, sources.data_path, category
     if devices.is_primary():  # prepares the cache, where the others find it
         found = datasets.load(*place)
     devices.barrier("data")
     if not devices.is_primary():
         found = datasets.load(*place)
-    train, held_out = datasets.hold_out(found.train, config.data.held_out)
-    normality.check(config, len(train), f"{category}: ")
-    return dataclasses.replace(found, train=train, held_out=held_out)
+    if not data.shots:
+        return [_split(configs[0], found)] * len(configs)
+    return [_split(config, found) for config in configs]
+
+
+def _split(config: Config, dataset: Dataset) -> Dataset:
+    try:
+        shots = datasets.draw_shots(dataset.train, config.data.shots, config.seed)
+    except InputError as error:
+        raise InputError(f"{dataset.category}: {error}") from error
+    train, held_out = datasets.hold_out(shots, config.data.held_out)
+    return dataclasses.replace(dataset, train=train, held_out=held_out)
 
 
 def provenance(
@@ -118,6 +147,7 @@ def provenance(
     return Provenance(
         config=config,
         category=name,
+        trained_on=(name,),
         data=dataset.fingerprint,
         weights=weights,
         num_images=len(dataset.train),
@@ -141,6 +171,11 @@ def load_detector(workdir: Path, category: str, weights_dir: str | None = None) 
     """
     folder = workdir / category
     old = record.read_run(folder)
+    if old.category not in old.trained_on:
+        names = ", ".join(old.trained_on)
+        raise InputError(
+            f"{folder}: a unified run; give --workdir={folder} --category=X, of {names}"
+        )
     if not (folder / record.DETECTOR).is_file():
         raise InputError(f"{folder}: the run is not finished; give its launch.train again")
     weights_dir = resolved(Sources(None, weights_dir or old.weights_dir)).weights_dir

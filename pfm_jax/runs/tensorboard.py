@@ -16,7 +16,8 @@ from pfm_jax.types import InputError
 
 def runs(workdir: Path) -> list[Path]:
     """Finds all run folders below a folder. Raises InputError if none exists."""
-    found = sorted(path.parent for path in workdir.rglob(record.CURVE))
+    files = (record.CURVE, record.METRICS)
+    found = sorted({path.parent for name in files for path in workdir.rglob(name)})
     if not found:
         raise InputError(f"workdir={workdir}: no run below it (a folder with {record.CURVE})")
     return found

@@ -16,61 +16,72 @@ import numpy as np
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, Sources
-from pfm_jax.datasets.images import masks
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import Extent, make_extent
+from pfm_jax.model.problem import make_extent
 from pfm_jax.recipes import validate
 from pfm_jax.runs import record
+from pfm_jax.runs.features import CachedFeatures, extents, extract_features
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.partition import images_cached, partition
-from pfm_jax.runs.programs import lowered
-from pfm_jax.runs.run import RunFolder, load_dataset, origin, provenance, resolved
-from pfm_jax.system import compilation, devices, files, interrupts
+from pfm_jax.runs.run import RunFolder, load_datasets, origin, provenance, resolved
+from pfm_jax.runs.unified import unify
+from pfm_jax.system import devices, files, interrupts
 from pfm_jax.system.background import Later, at_once, in_background
-from pfm_jax.training import cache, loop
-from pfm_jax.training.cache import FeatureCache
+from pfm_jax.training import loop
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
 from pfm_jax.training.step import TrainState, init_state
 from pfm_jax.types import InputError
 
 log = logging.getLogger(__name__)
 
-CachedFeatures = Callable[[], FeatureCache]
-"""Gives the features of the runs' training images, where they are kept for further runs."""
-
 
 def train_categories(
-    config: Config, sources: Sources, category: str, workdir: Path, seeds: Sequence[int] = ()
+    config: Config,
+    sources: Sources,
+    category: str,
+    workdir: Path,
+    seeds: Sequence[int] = (),
+    *,
+    unified: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Trains and evaluates one category, or all that are found if `category` is `"all"`.
 
     All data sets are checked before the first is trained on. A run that `workdir` holds already is
     resumed from its last checkpoint or, if it is finished, evaluated again. Runs train together as
     far as memory allows, each in the folder `category` of `workdir` or, if `seeds` are given in
-    place of the recipe's one, in `seed_N/category`.
+    place of the recipe's one, in `seed_N/category`. A `unified` run trains one set of heads on the
+    images of all categories, evaluated on each in `unified/category`.
 
     Returns the folder of each run in `workdir` -> the content of its `metrics.json`. Raises
     InputError: a recipe, data, weights or a workdir that can't be used.
     """
+    if unified and category != "all":
+        raise InputError(f"category={category}: a unified run is trained on all; give category=all")
     configs = {f"seed_{seed}": dataclasses.replace(config, seed=seed) for seed in seeds}
     for one in (config, *configs.values()):
         validate(one)
     sources = resolved(sources)
     chosen = datasets.categories(config.data.dataset, sources.data_path, category)
     networks, weights = load_networks(config.networks, config.levels, sources.weights_dir)
-    loaded = {name: load_dataset(config, name, sources) for name in chosen}
+    recipes = configs or {"": config}
+    loaded = {name: load_datasets([*recipes.values()], name, sources) for name in chosen}
     runs = [
         RunFolder(workdir / place / name, provenance(one, name, dataset, weights, sources), dataset)
-        for name, dataset in loaded.items()
-        for place, one in (configs or {"": config}).items()
+        for name, found in loaded.items()
+        for (place, one), dataset in zip(recipes.items(), found, strict=True)
     ]
+    for run in runs:
+        run.check()
+    if unified:
+        runs = unify([runs[index :: len(recipes)] for index in range(len(recipes))])
     results: dict[Path, dict[str, Any]] = {}
     with record.logged(workdir), _together() as stopping, in_background() as later:
         parts = partition(runs, networks)
         room = max(map(images_cached, parts))
         for together in parts:
             results |= train_together(together, networks, room=room, stopping=stopping, later=later)
-    return {str(run.folder.relative_to(workdir)): results[run.folder] for run in runs}
+    folders = [one.folder for run in runs for one in run.evaluated]
+    return {str(folder.relative_to(workdir)): results[folder] for folder in folders}
 
 
 def train_together(
@@ -103,21 +114,26 @@ def train_together(
                     trained = _fit(
                         some,
                         [states.pop(run.folder) for run in some],
-                        functools.partial(_features, some, networks, features, room),
+                        functools.partial(extract_features, some, networks, features, room),
                         stopping,
                     )
                 except InputError as error:
                     folders = ", ".join(str(run.folder) for run in some)
                     raise InputError(f"{folders}: {error}") from error
                 states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
-            return {run.folder: _finish(run, states[run.folder], networks, later) for run in runs}
+            found: dict[Path, dict[str, Any]] = {}
+            for run in runs:
+                found |= _finish(run, states[run.folder], networks, later)
+            return found
     finally:
         later(locks.close)  # after what it still has to write
 
 
 def _opened(run: RunFolder, locks: ExitStack, opened: ExitStack) -> RunFolder:
     """A run whose folder is locked and whose checkpoints are open until the stacks are closed."""
-    locks.enter_context(files.locked(run.folder))
+    for one in (run, *run.parts):
+        locks.enter_context(files.locked(one.folder))
+        record.check_trained_on(one.folder, one.provenance)
     checkpoints = opened.enter_context(Checkpoints(run.folder / "checkpoints"))
     seconds = record.seconds_so_far(run.folder)
     return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
@@ -137,7 +153,8 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
         log.info("%s: resumed at step %d", name, int(state.step))
     record.truncate_curve(run.folder, int(state.step))
     if int(state.step) < run.total_steps and devices.is_primary():
-        run.detector_path.unlink(missing_ok=True)
+        for one in run.evaluated:
+            one.detector_path.unlink(missing_ok=True)
     return state
 
 
@@ -152,34 +169,6 @@ def _together() -> Iterator[Callable[[], bool] | None]:
         return
     with interrupts.deferred() as stopping:
         yield stopping
-
-
-def _extents(runs: Sequence[RunFolder]) -> list[Extent]:
-    """Extent of each run in the features of all data sets, one after the other."""
-    firsts: dict[str, int] = {}
-    end, found = 0, []
-    for run in runs:
-        name, count = run.provenance.category, run.provenance.num_images
-        if name not in firsts:
-            firsts[name], end = end, end + count
-        found.append(make_extent(run.problem, count, firsts[name]))
-    return found
-
-
-def _features(
-    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None, room: int
-) -> FeatureCache:
-    """Features of the runs' data sets, one after the other."""
-    problem = runs[0].problem
-    datasets = {run.provenance.category: run.dataset for run in runs}
-    for name, dataset in datasets.items():
-        if dataset.has_masks and not masks(dataset.test, problem.tiles.image).any():
-            raise InputError(f"{name}: no mask marks a pixel, nothing can be measured")
-    if features:
-        return cache.at_levels(features(), problem.levels)
-    images = [example for dataset in datasets.values() for example in dataset.train]
-    with compilation.ahead(lowered(runs, networks, len(images), room)):
-        return cache.build_cache(networks, images, problem.tiles, problem.levels, room=room)
 
 
 def _fit(
@@ -204,23 +193,38 @@ def _fit(
         rows = features()
     deferred = nullcontext(stopping) if stopping else interrupts.deferred()
     with record.timed(spent, "train"), deferred as stopping:
-        extents = devices.replicate(_extents(runs))
+        own = devices.replicate(extents(runs))
         # The states are in no variable, so that their buffers are freed as training begins.
-        placed = (dataclasses.replace(states.pop(0), extent=extent) for extent in extents)
+        placed = (dataclasses.replace(states.pop(0), extent=extent) for extent in own)
         done, losses = loop.train([*placed], rows, runs[0].problem, save, stopping)
-        if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
-            sys.exit(0)
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
     names = ", ".join(dict.fromkeys(run.provenance.category for run in runs))
     log.info("%s: loss at the end %s", names, at_the_end)
     for run in runs:
         for phase, value in spent.items():  # each run's share
             run.seconds[phase] += value / len(runs)
+        run.write_status("running")
+    if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
+        sys.exit(0)
     return done
 
 
-def _finish(run: RunFolder, state: TrainState, networks: Networks, later: Later) -> dict[str, Any]:
-    """Writes the detector of a trained run, evaluates it, writes the results."""
+def _finish(
+    run: RunFolder, state: TrainState, networks: Networks, later: Later
+) -> dict[Path, dict[str, Any]]:
+    """Writes the detectors and the results of a trained run; returns folder -> results."""
+    for part in run.parts:  # each category's share
+        part.seconds.update({k: value / len(run.parts) for k, value in run.seconds.items()})
+    found = {one.folder: _evaluate(one, state, networks, later) for one in run.evaluated}
+    if run.parts:
+        later(lambda: run.write_status("finished"))
+    return found
+
+
+def _evaluate(
+    run: RunFolder, state: TrainState, networks: Networks, later: Later
+) -> dict[str, Any]:
+    """Writes a detector, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):
         parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
         detector = make_detector(networks, state.heads, *parts)

@@ -1,12 +1,12 @@
 """Execution of a sweep plan, job by job.
 
 A *job* is the runs of one category on one pair of networks, which share the features of the
-training images.
+training images (unless shots of them are drawn, seed by seed).
 
     WORKDIR/sweep.json                          the plan
     WORKDIR/RUN/seed_N/CATEGORY/                a run folder, or failed.json with the reason
     WORKDIR/logs/RUN/CATEGORY/log.txt           the log of a job
-    WORKDIR/speed/CASE.json                     images per second
+    WORKDIR/speed/CASE.json                     images per second, memory
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs import record
+from pfm_jax.runs.features import CachedFeatures
 from pfm_jax.runs.partition import partition
-from pfm_jax.runs.run import RunFolder, load_dataset, provenance, resolved
-from pfm_jax.runs.train import CachedFeatures, train_together
+from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
+from pfm_jax.runs.train import train_together
 from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced, tells_what_is_done
 from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
@@ -104,36 +105,40 @@ def _run_job(
     try:
         every = {level for run in job.runs for level in plan.configs[run].levels}
         networks, weights = load_networks(config.networks, every, sources.weights_dir)
-        dataset = load_dataset(config, job.category, sources)
+        seeded = [dataclasses.replace(config, seed=seed) for seed in plan.seeds]
+        loaded = load_datasets(seeded, job.category, sources)
     except InputError as error:
         fail(plan, job.category, todo, workdir, str(error), missing=True)
         return
     names = dict.fromkeys(name for name, _ in todo)
     levels = tuple(sorted({level for name in names for level in plan.configs[name].levels}))
     cut = tiles.training_tiles(config.data)
-    features = functools.cache(lambda: cache.build_cache(networks, dataset.train, cut, levels))
+    datasets, train = dict(zip(plan.seeds, loaded, strict=True)), loaded[0].train
+    features = functools.cache(lambda: cache.build_cache(networks, train, cut, levels))
+    shared = None if config.data.shots else features  # shots differ from seed to seed
     for name in names:
         recipes = [dataclasses.replace(plan.configs[name], seed=s) for n, s in todo if n == name]
         runs = [
             RunFolder(
                 plan.folder(workdir, name, recipe.seed, job.category),
-                provenance(recipe, job.category, dataset, weights, sources),
-                dataset,
+                provenance(recipe, job.category, datasets[recipe.seed], weights, sources),
+                datasets[recipe.seed],
                 plan.combinations(name),
             )
             for recipe in recipes
         ]
         with record.logged(workdir / "logs" / job.name):
             for together in partition(runs, networks):
-                _train(together, networks, features, workdir)
+                _train(together, networks, shared, workdir)
     for case in speeds:
         measure_speed(plan, case, networks, workdir)
 
 
 def _train(
-    runs: list[RunFolder], networks: Networks, features: CachedFeatures, workdir: Path
+    runs: list[RunFolder], networks: Networks, features: CachedFeatures | None, workdir: Path
 ) -> None:
     try:
+        runs[0].check()
         train_together(runs, networks, features)
     except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))
@@ -154,7 +159,9 @@ def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
 
 
 def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
-    """Measures a case's images per second at batch size 1, from pixels to map (Table VI)."""
+    """Measures a case's images per second at batch size 1, from pixels to map (Table VI), and the
+    memory of that program, weights included.
+    """
     run, levels = plan.cases[case].run, plan.cases[case].levels
     config = plan.configs[run]
     config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
@@ -163,9 +170,13 @@ def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> N
     about = Record(config, np.zeros(0, np.float32), {})
     detector = Detector(networks, folded, None, scoring_spec(config), about)
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
+    score = score_batch.lower(detector, image).compile()
+    memory = score.memory_analysis()  # None where the device does not tell
+    kinds = ("argument", "temp", "output")
+    nbytes = memory and sum(getattr(memory, f"{kind}_size_in_bytes") for kind in kinds)
     for _ in range(6):
         start = time.perf_counter()
-        score_batch(detector, image).fused.block_until_ready()
+        score(detector, image).fused.block_until_ready()
         seconds.append(time.perf_counter() - start)
-    rate = 1 / float(np.median(seconds[1:]))
-    _write_json(workdir / "speed" / f"{case}.json", {"images_per_second": rate})
+    speed = {"images_per_second": 1 / float(np.median(seconds[1:])), "bytes": nbytes}
+    _write_json(workdir / "speed" / f"{case}.json", speed)

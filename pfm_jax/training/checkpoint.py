@@ -33,6 +33,8 @@ class Provenance:
     """A run's ingredients; kept with every checkpoint.
 
     Attributes:
+        category: that it is evaluated on.
+        trained_on: categories of its training images; several of a unified run.
         data: fingerprint of the data set.
         weights: name of each network -> fingerprint of its weights.
         data_dir: where the data was; may be overridden later.
@@ -43,6 +45,7 @@ class Provenance:
 
     config: Config
     category: str
+    trained_on: tuple[str, ...]
     data: str
     weights: dict[str, str]
     num_images: int
@@ -54,6 +57,12 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries as JSON holds them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Provenance:
+        """Inverse of `to_json`. Raises KeyError or TypeError: of another version."""
+        config, trained_on = from_dict(values["config"]), tuple(values["trained_on"])
+        return cls(**{**values, "config": config, "trained_on": trained_on})
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +134,7 @@ class Checkpoints:
             values = self._about(step)
             del values["sha256"]
             try:
-                return Provenance(**{**values, "config": from_dict(values["config"])})
+                return Provenance.from_json(values)
             except (KeyError, TypeError) as error:
                 raise self._foreign(step) from error
 

@@ -93,7 +93,9 @@ def test_levels_are_independent_problems() -> None:
 def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
     cache, config = make_cache(), small_config()
     problem = problem_of(config)
-    provenance = Provenance(config, "grid", "f00d", {"resnet18": "beef"}, 5, None, None, {}, "cpu")
+    provenance = Provenance(
+        config, "grid", ("grid",), "f00d", {"resnet18": "beef"}, 5, None, None, {}, "cpu"
+    )
     seen: dict[int, list[np.ndarray]] = {}
     with Checkpoints(tmp_path / "run") as checkpoints:
 

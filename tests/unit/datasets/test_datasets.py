@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import shutil
 import tarfile
 from pathlib import Path
@@ -353,3 +354,27 @@ def test_the_cache_is_where_the_environment_says(root: Path, cache: Path) -> Non
     archive = shutil.make_archive(str(root), "zip", root)
     datasets.load("mvtec_ad", archive, "grid")
     assert [path.name for path in cache.iterdir()] == ["unpacked"]
+
+
+def test_more_shots_of_a_seed_include_fewer(root: Path) -> None:
+    train = datasets.load("mvtec_ad", root, "grid").train
+    drawn = [[e.path for e in datasets.draw_shots(train, k, seed=1)] for k in range(1, 7)]
+    for count, (fewer, more) in enumerate(itertools.pairwise(drawn), 1):
+        assert len(fewer) == count
+        assert set(fewer) < set(more)
+        assert more == sorted(more)
+    assert datasets.draw_shots(train, 0, seed=1) is train
+    assert len({datasets.draw_shots(train, 1, seed)[0].path for seed in range(40)}) == 6
+    with pytest.raises(
+        InputError, match="shots=7: must be at most 6, the number of training images"
+    ):
+        datasets.draw_shots(train, 7, seed=1)
+
+
+def test_united_categories(root: Path) -> None:
+    parts = [datasets.load("mvtec_ad", root, name) for name in ("grid", "tile")]
+    found = datasets.united("both", parts)
+    paths = [f"{name}/train/good/{i:03d}.png" for name in ("grid", "tile") for i in range(6)]
+    assert [example.path for example in found.train] == paths
+    assert [e.image for e in found.train] == [(root / path).read_bytes() for path in paths]
+    assert found.fingerprint != datasets.united("both", parts[::-1]).fingerprint

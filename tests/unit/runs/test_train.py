@@ -48,10 +48,10 @@ def test_groups_follow_memory(
     """Two seeds of two categories of as many images; features count for little here."""
     config = small_config()
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
-    provenance = Provenance(config, "", "", {}, 6, None, None, {}, "")
-    dataset = Dataset("", (), (), True, "")
+    provenance = Provenance(config, "", (), "", {}, 6, None, None, {}, "")
+    found = {name: Dataset(name, (), (), True, "") for name in ("grid", "tile", "wood")}
     runs = [
-        RunFolder(Path(name), dataclasses.replace(provenance, category=name), dataset)
+        RunFolder(Path(name), dataclasses.replace(provenance, category=name), found[name])
         for name in ("grid", "tile")
         for _ in range(2)
     ]
@@ -64,9 +64,9 @@ def test_groups_follow_memory(
     monkeypatch.setattr(devices, "free_on_device", lambda: room)
     assert [len(some) for some in partition(runs, networks)] == expected
     # Another number of images trains along where there is room, another number of steps does not.
-    more = RunFolder(Path("wood"), dataclasses.replace(provenance, num_images=9), dataset)
+    more = RunFolder(Path("wood"), dataclasses.replace(provenance, num_images=9), found["wood"])
     together = backend == "gpu"
     assert len(partition([*runs, more], networks)) == len(expected) + (not together)
     longer = dataclasses.replace(provenance, config=small_config(steps=31), category="wood")
-    other = RunFolder(Path("wood"), longer, dataset)
+    other = RunFolder(Path("wood"), longer, found["wood"])
     assert len(partition([*runs, other], networks)) == len(expected) + 1
