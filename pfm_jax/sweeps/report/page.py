@@ -14,7 +14,7 @@ from PIL import Image
 from pfm_jax.evaluation import figures
 from pfm_jax.sweeps import results
 from pfm_jax.sweeps.plan import Plan, read_json
-from pfm_jax.sweeps.report import claims, plots, tables
+from pfm_jax.sweeps.report import claims, cost, plots, tables
 from pfm_jax.sweeps.results import Cell
 from pfm_jax.system import files
 
@@ -27,16 +27,22 @@ def write(workdir: Path) -> Path:
     """
     plan = results.read_plan(workdir)
     found = results.cells(plan, workdir)
-    shown = tables.all_tables(plan, found, workdir)
+    costs = cost.costs(plan, found, workdir)
+    shown = [*tables.all_tables(plan, found, workdir), cost.table(plan, costs)]
     for table in shown:
         files.write(workdir / f"{table.name}.csv", table.to_csv().encode())
     files.write(workdir / "cells.csv", tables.cells_csv(found).encode())
     target = workdir / "report.html"
-    files.write(target, html(plan, found, shown).encode())
+    files.write(target, html(plan, found, shown, cost.plot(plan, costs)).encode())
     return target
 
 
-def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> str:
+def html(
+    plan: Plan,
+    found: Sequence[Cell],
+    shown: Sequence[tables.Table],
+    cost_plot: plots.Plot | None,
+) -> str:
     """Renders the report as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -53,6 +59,7 @@ def html(plan: Plan, found: Sequence[Cell], shown: Sequence[tables.Table]) -> st
         reasons=reasons,
         tables=shown,
         claims=claims.claims(plan, found),
+        cost_plot=cost_plot,
         figures=_figures(plan, found),
         gallery=dict(_gallery(plan, cell) for cell in first),
         histograms=list(filter(None, map(plots.scores, first))),

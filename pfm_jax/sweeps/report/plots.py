@@ -35,7 +35,8 @@ class Plot(NamedTuple):
     words: str
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """`<svg>` element of a figure."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         FigureCanvasSVG(figure)
@@ -44,7 +45,8 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _figure(height: float = 3.2) -> Figure:
+def make_figure(height: float = 3.2) -> Figure:
+    """An empty figure in the report's style, `height` in inches."""
     with mpl.rc_context(STYLE):
         return Figure(figsize=(5.4, height), layout="constrained")
 
@@ -53,7 +55,7 @@ def by_category(
     plan: Plan, found: Sequence[Cell], cases: Sequence[str], metric: str, title: str
 ) -> Plot | None:
     """Plots a metric of some cases by category, with deviation over seeds (figures 7 to 9)."""
-    figure = _figure(3.0 + 0.18 * len(cases))
+    figure = make_figure(3.0 + 0.18 * len(cases))
     axis, words = figure.subplots(), []
     for index, case in enumerate(cases):
         spreads = {c: over_seeds(case_cells(found, case, c), metric) for c in plan.categories}
@@ -81,7 +83,7 @@ def by_category(
     axis.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
-    return Plot(title, _svg(figure), "; ".join(words))
+    return Plot(title, svg(figure), "; ".join(words))
 
 
 def scores(cell: Cell) -> Plot | None:
@@ -93,7 +95,7 @@ def scores(cell: Cell) -> Plot | None:
         rows = [(float(row["score"]), int(row["label"])) for row in csv.DictReader(file)]
     kinds = [[score for score, label in rows if label == kind] for kind in (0, 1)]
     bins = np.histogram_bin_edges([score for score, _ in rows], 30)
-    figure = _figure(2.6)
+    figure = make_figure(2.6)
     axis = figure.subplots()
     for values, name, colour in zip(kinds, ("good", "anomalous"), COLOURS, strict=False):
         axis.hist(values, bins.tolist(), color=colour, alpha=0.6, label=f"{name} ({len(values)})")
@@ -101,12 +103,12 @@ def scores(cell: Cell) -> Plot | None:
     axis.legend(frameon=False)
     good, anomalous = (f"{np.median(values):.3f}" for values in kinds)
     words = f"median score of good images {good}, of anomalous ones {anomalous}"
-    return Plot(f"{cell.category}, seed {cell.seed}", _svg(figure), words)
+    return Plot(f"{cell.category}, seed {cell.seed}", svg(figure), words)
 
 
 def learning_curves(cells: Sequence[Cell]) -> Plot | None:
     """Plots training losses of one category's cells, one line per level and run."""
-    figure, ends = _figure(2.8), []
+    figure, ends = make_figure(2.8), []
     axis, labelled = figure.subplots(), set()
     for cell in cells:
         lines = record.read_curve(cell.folder)
@@ -125,7 +127,7 @@ def learning_curves(cells: Sequence[Cell]) -> Plot | None:
     axis.set(yscale="log", xlabel="step", ylabel="training loss")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    return Plot(f"{cells[0].category}, all seeds", _svg(figure), "; ".join(ends))
+    return Plot(f"{cells[0].category}, all seeds", svg(figure), "; ".join(ends))
 
 
 def figure_cases(plan: Plan) -> dict[str, list[str]]:

@@ -61,6 +61,8 @@ def describe(plan: Plan, case: str) -> str:
     if not networks.pretrained:
         pair += ", random weights"
     kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
+    if shots := config.data.shots:
+        pair += f", {shots} {'shot' if shots == 1 else 'shots'}"
     if levels == LEVELS and kind == "B-PFM":
         return f"MB-PFM, {pair}"
     return f"{kind}, {pair}, {', '.join(levels)}"

@@ -1,0 +1,96 @@
+"""The cost of each case beside its accuracy: a table, and accuracy against milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pfm_jax.sweeps.plan import Plan, read_json
+from pfm_jax.sweeps.report import plots
+from pfm_jax.sweeps.report.plots import COLOURS, MARKERS, Plot
+from pfm_jax.sweeps.report.tables import MISSING, Table, case_cells, describe, percent
+from pfm_jax.sweeps.results import Cell, Spread, over_categories
+
+
+class Cost(NamedTuple):
+    """Cost of a case; None where it was not measured.
+
+    Attributes:
+        accuracy: image AUROC, mean of the categories, over seeds.
+        seconds: of training its run, mean over categories and seeds.
+        milliseconds: per image, scored alone.
+        mebibytes: memory of the program that scores it, with all weights.
+    """
+
+    accuracy: Spread | None
+    seconds: float | None
+    milliseconds: float | None
+    mebibytes: float | None
+
+
+def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
+    """Cost of each case of a sweep."""
+    measured: dict[str, Cost] = {}
+    for case in plan.cases:
+        cells = [cell for cell in case_cells(found, case) if cell.metrics]
+        spent = [read_json(c.folder / "metrics.json")["seconds"]["train"] for c in cells]
+        scoring = read_json(workdir / "speed" / f"{case}.json")
+        measured[case] = Cost(
+            over_categories(case_cells(found, case), "image_auroc"),
+            sum(spent) / len(spent) if spent else None,
+            1000 / scoring["images_per_second"] if scoring else None,
+            scoring["bytes"] / 2**20 if scoring and scoring["bytes"] else None,
+        )
+    return measured
+
+
+def table(plan: Plan, measured: dict[str, Cost]) -> Table:
+    """Accuracy, seconds of training, milliseconds and memory of every case."""
+    rows = []
+    for case, cost in measured.items():
+        numbers = (cost.seconds, ".0f"), (cost.milliseconds, ".1f"), (cost.mebibytes, ".0f")
+        shown = [MISSING if value is None else format(value, form) for value, form in numbers]
+        rows.append([case, describe(plan, case), percent(cost.accuracy), *shown])
+    return Table(
+        name="cost",
+        title="Cost: time and memory",
+        note=(
+            "Image AUROC in percent, mean of the categories ± deviation over (seeds). Training:"
+            " seconds for the heads of one category, its share where runs train together, with all"
+            " levels of the run that measures the case; without the features, which cases share."
+            " Scoring: one image at a"
+            " time on this machine; memory with all weights, as the compiler reports it."
+        ),
+        header=["case", "description", "image AUROC", "training (s)", "image (ms)", "memory (MiB)"],
+        published=set(),
+        rows=rows,
+    )
+
+
+def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
+    """Plots image AUROC against milliseconds per image, with deviation over seeds."""
+    figure = plots.make_figure(3.0 + 0.18 * len(measured))
+    axis, words = figure.subplots(), []
+    for index, (case, cost) in enumerate(measured.items()):
+        if cost.accuracy is None or cost.milliseconds is None:
+            continue
+        accuracy = cost.accuracy
+        axis.errorbar(
+            [cost.milliseconds],
+            [100 * accuracy.mean],
+            [0 if accuracy.count == 1 else 100 * accuracy.deviation],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            linestyle="none",
+            capsize=2,
+            label=describe(plan, case),
+        )
+        shown = f"{100 * accuracy.mean:.1f} at {cost.milliseconds:.1f} ms"
+        words.append(f"{describe(plan, case)}: {shown}")
+    if not words:
+        return None
+    axis.set(xscale="log", xlabel="milliseconds per image", ylabel="image AUROC (%)")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    return Plot("Image AUROC against milliseconds per image", plots.svg(figure), "; ".join(words))
