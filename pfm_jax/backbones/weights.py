@@ -126,7 +126,7 @@ def select(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> di
 
 def _is_finite(tensor: np.ndarray) -> bool:
     real = jnp.issubdtype(tensor.dtype, jnp.floating)  # NumPy's does not know bfloat16
-    return bool(real and np.isfinite(tensor.astype(np.float32)).all())
+    return bool(real and np.isfinite(tensor.astype(np.float32, copy=False)).all())
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], path: Path) -> Params:
