@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
-from pfm_jax.inference.detector import Detector, Record
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.heads import Heads, fold
 from pfm_jax.model.problem import Problem, make_extent, make_problem
-from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.training.step import TrainState, init_state
 
 
@@ -23,9 +18,3 @@ def start(
     extent = make_extent(problem, num_images)
     channels = feature_channels(networks, config.levels)
     return networks, init_state(config.seed, channels, problem, extent), problem
-
-
-def detector(config: Config, networks: Networks, heads: Heads) -> Detector:
-    """Detector of these heads, without held-out scores."""
-    record = Record(config, np.zeros(0, np.float32), {})
-    return Detector(networks, fold(heads), None, scoring_spec(config), record)

@@ -199,8 +199,7 @@ class Prediction(NamedTuple):
     """Decisions on N images.
 
     Attributes:
-        scores: `[N]`, the maximum of each anomaly map; 0 is a perfect mapping or, of standardised
-            maps, the mean of normal images.
+        scores: `[N]`, the maximum of each anomaly map; 0 is a perfect mapping.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
         anomaly_maps: for each image `[H, W]`, at its own resolution.
@@ -227,6 +226,14 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
             "folder of those it was trained with"
         )
     return networks
+
+
+def assemble(
+    networks: Networks, trained: heads.Heads, config: Config, origin: dict[str, Any]
+) -> Detector:
+    """Folds heads into a detector that has measured nothing yet: no normality, no scores."""
+    record = Record(config, np.zeros(0, np.float32), origin)
+    return Detector(networks, heads.fold(trained), None, scoring.scoring_spec(config), record)
 
 
 def shapes(networks: Networks, record: Record) -> Any:

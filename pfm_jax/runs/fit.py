@@ -6,18 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import normality
-from pfm_jax.inference.detector import Detector, Record
+from pfm_jax.inference.detector import Detector, assemble
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.heads import Heads, fold
+from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import make_extent, make_problem
-from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.recipes import validate
 from pfm_jax.system.compilation import keep_programs
 from pfm_jax.training import cache, loop
@@ -73,8 +70,7 @@ def make_detector(
     origin: dict[str, Any],
 ) -> Detector:
     """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
-    record = Record(config, np.zeros(0, np.float32), origin)
-    detector = Detector(networks, fold(heads), None, scoring_spec(config), record)
-    detector = normality.with_normality(detector, train)
+    detector = normality.with_normality(assemble(networks, heads, config, origin), train)
     scores = detector.image_scores(held_out, "held out")
-    return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))
+    record = dataclasses.replace(detector.record, normal_scores=scores)
+    return dataclasses.replace(detector, record=record)

@@ -19,7 +19,7 @@ def runs(workdir: Path) -> list[Path]:
     files = (record.CURVE, record.METRICS)
     found = sorted({path.parent for name in files for path in workdir.rglob(name)})
     if not found:
-        raise InputError(f"workdir={workdir}: no run below it (a folder with {record.CURVE})")
+        raise InputError(f"workdir={workdir}: no run below it (a folder with {' or '.join(files)})")
     return found
 
 

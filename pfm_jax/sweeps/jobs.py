@@ -26,10 +26,9 @@ import numpy as np
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Sources, to_dict
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.inference.detector import Detector, Record, score_batch
+from pfm_jax.inference.detector import assemble, score_batch
 from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs import record
 from pfm_jax.runs.features import CachedFeatures
 from pfm_jax.runs.partition import partition
@@ -166,9 +165,8 @@ def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> N
     config = plan.configs[run]
     config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
     channels = feature_channels(networks, config.levels)
-    folded = heads.fold(heads.init(jax.random.key(0), channels, config.mapping))
-    about = Record(config, np.zeros(0, np.float32), {})
-    detector = Detector(networks, folded, None, scoring_spec(config), about)
+    fresh = heads.init(jax.random.key(0), channels, config.mapping)
+    detector = assemble(networks, fresh, config, {})
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     score = score_batch.lower(detector, image).compile()
     memory = score.memory_analysis()  # None where the device does not tell

@@ -13,8 +13,8 @@ from pfm_jax import backbones
 from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks
 from pfm_jax.evaluation.evaluate import _judged
-from pfm_jax.inference.detector import Detector, Record, score_batch
-from pfm_jax.model import heads, scoring
+from pfm_jax.inference.detector import Record, score_batch, shapes
+from pfm_jax.model import heads
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.sweeps.plan import replaced
@@ -111,9 +111,7 @@ def test_scoring_is_lowered(platform: str) -> None:
     fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
     assert text_of(heads.fold, platform, fresh)
     assert text_of(loop._finite, platform, fresh)
-    record = Record(config, np.zeros(0, np.float32), {})
-    folded, spec = jax.eval_shape(heads.fold, fresh), scoring.scoring_spec(config)
-    detector = Detector(networks(), folded, None, spec, record)
+    detector = shapes(networks(), Record(config, np.zeros(0, np.float32), {}))
     assert "bf16" in text_of(score_batch, platform, detector, IMAGES)
     maps = jax.eval_shape(score_batch, detector, IMAGES)
     parts = tuple((level,) for level in LEVELS)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import plots
-from pfm_jax.sweeps.report.plots import COLOURS, MARKERS, Plot
+from pfm_jax.sweeps.report.plots import Plot
 from pfm_jax.sweeps.report.tables import MISSING, Table, case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, Spread, over_categories
 
@@ -33,11 +33,12 @@ def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
     """Cost of each case of a sweep."""
     measured: dict[str, Cost] = {}
     for case in plan.cases:
-        cells = [cell for cell in case_cells(found, case) if cell.metrics]
-        spent = [read_json(c.folder / "metrics.json")["seconds"]["train"] for c in cells]
+        cells = case_cells(found, case)
+        done = [read_json(c.folder / "metrics.json") for c in cells if c.metrics]
+        spent = [metrics["seconds"]["train"] for metrics in done]
         scoring = read_json(workdir / "speed" / f"{case}.json")
         measured[case] = Cost(
-            over_categories(case_cells(found, case), "image_auroc"),
+            over_categories(cells, "image_auroc"),
             sum(spent) / len(spent) if spent else None,
             1000 / scoring["images_per_second"] if scoring else None,
             scoring["bytes"] / 2**20 if scoring and scoring["bytes"] else None,
@@ -75,19 +76,10 @@ def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
     for index, (case, cost) in enumerate(measured.items()):
         if cost.accuracy is None or cost.milliseconds is None:
             continue
-        accuracy = cost.accuracy
-        axis.errorbar(
-            [cost.milliseconds],
-            [100 * accuracy.mean],
-            [0 if accuracy.count == 1 else 100 * accuracy.deviation],
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-            linestyle="none",
-            capsize=2,
-            label=describe(plan, case),
-        )
+        accuracy, name = cost.accuracy, describe(plan, case)
+        plots.spread_points(axis, index, [cost.milliseconds], [accuracy], name)
         shown = f"{100 * accuracy.mean:.1f} at {cost.milliseconds:.1f} ms"
-        words.append(f"{describe(plan, case)}: {shown}")
+        words.append(f"{name}: {shown}")
     if not words:
         return None
     axis.set(xscale="log", xlabel="milliseconds per image", ylabel="image AUROC (%)")

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pfm_jax.runs import record
 from pfm_jax.sweeps.plan import Plan
 from pfm_jax.sweeps.report.tables import METRIC_NAMES, case_cells, describe
-from pfm_jax.sweeps.results import Cell, over_seeds
+from pfm_jax.sweeps.results import Cell, Spread, over_seeds
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
 MARKERS = "osD^vPX*"
@@ -51,6 +52,22 @@ def make_figure(height: float = 3.2) -> Figure:
         return Figure(figsize=(5.4, height), layout="constrained")
 
 
+def spread_points(
+    axis: Axes, index: int, at: Sequence[float], spreads: Sequence[Spread], label: str
+) -> None:
+    """Draws spreads in percent, each at its place, in the style of the `index`-th case."""
+    axis.errorbar(
+        at,
+        [100 * s.mean for s in spreads],
+        [0 if s.count == 1 else 100 * s.deviation for s in spreads],
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        linestyle="none",
+        capsize=2,
+        label=label,
+    )
+
+
 def by_category(
     plan: Plan, found: Sequence[Cell], cases: Sequence[str], metric: str, title: str
 ) -> Plot | None:
@@ -63,16 +80,7 @@ def by_category(
         if not known:
             continue
         at = [plan.categories.index(c) + 0.08 * (index - (len(cases) - 1) / 2) for c in known]
-        axis.errorbar(
-            at,
-            [100 * s.mean for s in known.values()],
-            [0 if s.count == 1 else 100 * s.deviation for s in known.values()],
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-            linestyle="none",
-            capsize=2,
-            label=describe(plan, case),
-        )
+        spread_points(axis, index, at, list(known.values()), describe(plan, case))
         values = ", ".join(f"{c} {100 * s.mean:.1f}" for c, s in known.items())
         words.append(f"{describe(plan, case)}: {values}")
     if not words:
