@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax.config import Config
-from pfm_jax.inference.detector import assemble
+from pfm_jax.inference.detector import Record, assemble
 
 from ..common import cli
 from . import untrained
@@ -36,7 +36,7 @@ def measure(
         seconds: duration of the load.
     """
     networks, state, _ = untrained.start(config, weights_dir)
-    detector = assemble(networks, state.heads, config, {})
+    detector = assemble(networks, state.heads, Record(config))
     images = _make_images(folder / "images", 64)
     detector.score(images)
     start = time.perf_counter()

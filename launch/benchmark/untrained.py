@@ -1,4 +1,4 @@
-"""Untrained detectors, as fast as trained ones."""
+"""Untrained heads, as fast as trained ones."""
 
 from __future__ import annotations
 

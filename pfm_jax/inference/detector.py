@@ -40,8 +40,8 @@ class Record:
     """
 
     config: Config
-    normal_scores: np.ndarray
-    origin: dict[str, Any]
+    normal_scores: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Record)
@@ -199,7 +199,8 @@ class Prediction(NamedTuple):
     """Decisions on N images.
 
     Attributes:
-        scores: `[N]`, the maximum of each anomaly map; 0 is a perfect mapping.
+        scores: `[N]`, the maximum of each anomaly map; 0 is a perfect mapping or, of standardised
+            maps, the mean of normal images.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
         anomaly_maps: for each image `[H, W]`, at its own resolution.
@@ -228,12 +229,10 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
     return networks
 
 
-def assemble(
-    networks: Networks, trained: heads.Heads, config: Config, origin: dict[str, Any]
-) -> Detector:
-    """Folds heads into a detector that has measured nothing yet: no normality, no scores."""
-    record = Record(config, np.zeros(0, np.float32), origin)
-    return Detector(networks, heads.fold(trained), None, scoring.scoring_spec(config), record)
+def assemble(networks: Networks, trained: heads.Heads, record: Record) -> Detector:
+    """Folds heads into a detector without normality."""
+    spec = scoring.scoring_spec(record.config)
+    return Detector(networks, heads.fold(trained), None, spec, record)
 
 
 def shapes(networks: Networks, record: Record) -> Any:

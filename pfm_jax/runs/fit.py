@@ -11,7 +11,7 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import normality
-from pfm_jax.inference.detector import Detector, assemble
+from pfm_jax.inference.detector import Detector, Record, assemble
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import make_extent, make_problem
@@ -70,7 +70,7 @@ def make_detector(
     origin: dict[str, Any],
 ) -> Detector:
     """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
-    detector = normality.with_normality(assemble(networks, heads, config, origin), train)
+    record = Record(config, origin=origin)
+    detector = normality.with_normality(assemble(networks, heads, record), train)
     scores = detector.image_scores(held_out, "held out")
-    record = dataclasses.replace(detector.record, normal_scores=scores)
-    return dataclasses.replace(detector, record=record)
+    return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

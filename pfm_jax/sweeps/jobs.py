@@ -26,7 +26,7 @@ import numpy as np
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Sources, to_dict
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.inference.detector import assemble, score_batch
+from pfm_jax.inference.detector import Record, assemble, score_batch
 from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.runs import record
@@ -166,7 +166,7 @@ def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> N
     config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
     channels = feature_channels(networks, config.levels)
     fresh = heads.init(jax.random.key(0), channels, config.mapping)
-    detector = assemble(networks, fresh, config, {})
+    detector = assemble(networks, fresh, Record(config))
     image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
     score = score_batch.lower(detector, image).compile()
     memory = score.memory_analysis()  # None where the device does not tell

@@ -111,7 +111,7 @@ def test_scoring_is_lowered(platform: str) -> None:
     fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
     assert text_of(heads.fold, platform, fresh)
     assert text_of(loop._finite, platform, fresh)
-    detector = shapes(networks(), Record(config, np.zeros(0, np.float32), {}))
+    detector = shapes(networks(), Record(config))
     assert "bf16" in text_of(score_batch, platform, detector, IMAGES)
     maps = jax.eval_shape(score_batch, detector, IMAGES)
     parts = tuple((level,) for level in LEVELS)
