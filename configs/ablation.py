@@ -11,7 +11,7 @@ of the common recipe can be set: --config.base.train.steps=500
 
 from typing import Any
 
-from pfm_jax.config import Config, DataConfig, ScoringConfig, SweepConfig
+from pfm_jax.config import PAPER_SCORING, Config, DataConfig, SweepConfig
 from pfm_jax.types import LEVELS
 
 # Levels of cases 2 to 8, in both directions; case 1 is conv4_x in one.
@@ -61,7 +61,6 @@ def get_config() -> SweepConfig:
     cases["case_12"] = case("vgg16_bn", "vgg19_bn", VGG)
     for number, changes in directions_and_levels("resnet18", "resnet50", LARGE).items():
         cases[f"r18_r50_{number}"] = changes
-    # The paper trains on every image, and scores by the plain maps.
-    plain = ScoringConfig(smoothing=0.0, relative=False)
-    base = Config(data=DataConfig(held_out=0.0), scoring=plain)
+    # The paper trains on every image.
+    base = Config(data=DataConfig(held_out=0.0), scoring=PAPER_SCORING)
     return SweepConfig(name="ablation", base=base, cases=cases)

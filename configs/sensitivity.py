@@ -1,10 +1,10 @@
-"""Sensitivity to c, to normalised predictions, to hard mining and to the schedule.
+"""Sensitivity to c, to normalised predictions, to the scoring and to the schedule.
 
     python -m launch.sweep --config=configs/sensitivity.py --data_dir=D --weights_dir=W \\
         --categories=screw --seeds=0,1,2 --workdir=runs/sensitivity
 
 R18-R50. `paper_schedule` takes many hours a category on a CPU; to skip it, add
---cases=default,half_c,double_c,plain_prediction,uniform_positions
+--cases=default,half_c,double_c,plain_prediction,paper_scoring
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from pfm_jax.recipes import load_recipe
 def get_config() -> SweepConfig:
     base, paper = load_recipe("mb_pfm_r18_r50"), load_recipe("mb_pfm_r34_r50")
     assert isinstance(base, Config) and isinstance(paper, Config)
+    scoring = ("expected", "relative", "weights", "fusion", "smoothing", "sharpness")
     schedule = (
         "sampling",
         "batch_size",
         "epochs",
-        "learning_rate",
         "warmup",
         "schedule",
         "beta2",
@@ -31,7 +31,10 @@ def get_config() -> SweepConfig:
         "half_c": {"mapping.latent": {k: c // 2 for k, c in base.mapping.latent.items()}},
         "double_c": {"mapping.latent": {k: 2 * c for k, c in base.mapping.latent.items()}},
         "plain_prediction": {"mapping.normalize_prediction": False},
-        "uniform_positions": {"train.candidates": 0},
-        "paper_schedule": {f"train.{name}": getattr(paper.train, name) for name in schedule},
+        "paper_scoring": {f"scoring.{name}": getattr(paper.scoring, name) for name in scoring},
+        "paper_schedule": {
+            "train.learning_rate": dict.fromkeys(base.levels, 3e-4),
+            **{f"train.{name}": getattr(paper.train, name) for name in schedule},
+        },
     }
     return SweepConfig(name="sensitivity", base=base, cases=cases)

@@ -11,6 +11,9 @@ from typing import Any
 
 from pfm_jax.types import DIRECTIONS
 
+FINE_TO_COARSE = ("conv3_x>conv4_x", "conv4_x<conv3_x")
+"""Levels that map conv3_x of either network to conv4_x of the other."""
+
 
 def _by_value(config: object) -> int:
     return hash(repr(config))
@@ -68,12 +71,16 @@ class MappingConfig:
     Attributes:
         latent: level -> c of Table II; its keys are the levels that are mapped: a stage of both
             networks (`"conv4_x"`), or one of the source and one of the target (`"4-7:8-11"`).
-        directions: `("forward",)` for PFM, both for B-PFM (one level) and MB-PFM (three).
+        directions: `("forward",)` for PFM, both for B-PFM (one level) and MB-PFM (three); of levels
+            whose names tell none (as `"conv3_x>conv4_x"` and `"conv4_x<conv3_x"` do).
         normalize_prediction: whether the heads' outputs are L2-normalised (eq. 7, 11).
     """
 
     latent: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"conv2_x": 200, "conv3_x": 400, "conv4_x": 900}
+        default_factory=lambda: {
+            **{"conv2_x": 200, "conv4_x": 900},
+            **dict.fromkeys(FINE_TO_COARSE, 400),
+        }
     )
     directions: tuple[str, ...] = DIRECTIONS
     normalize_prediction: bool = True
@@ -89,8 +96,6 @@ class TrainConfig:
         sampling: `"positions"` draws random positions of all images, `"images"` whole images, each
             once an epoch.
         positions: level -> positions a step, for `"positions"`.
-        candidates: candidates per position for hard mining, pooled: half of each step is those
-            with the largest residual; 0 draws all positions uniformly.
         batch_size: images a step, for `"images"`.
         steps: total steps, for `"positions"`.
         epochs: passes over the images, for `"images"`.
@@ -107,14 +112,19 @@ class TrainConfig:
 
     sampling: str = "positions"
     positions: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256}
+        default_factory=lambda: {
+            **{"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256},
+            **dict.fromkeys(FINE_TO_COARSE, 512),
+        }
     )
-    candidates: int = 2
     batch_size: int = 8
-    steps: int = 1000
+    steps: int = 2000
     epochs: int = 200
     learning_rate: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"conv2_x": 1e-2, "conv3_x": 5e-3, "conv4_x": 4e-3}
+        default_factory=lambda: {
+            **{"conv2_x": 1e-2, "conv3_x": 5e-3, "conv4_x": 4e-3},
+            **dict.fromkeys(FINE_TO_COARSE, 5e-3),
+        }
     )
     warmup: float = 0.2
     schedule: str = "linear"
@@ -134,17 +144,33 @@ class ScoringConfig:
         precision: `"float32"`; `"bfloat16"` for weights and activations of networks and heads; or
             `"auto"`: networks in float32, the heads' products in bfloat16 where the device has
             units for it, which moved no score of MVTec AD's screw by more than 0.15%.
+        expected: divide each residual by the one to expect there (`training.expectation`).
+        relative: level -> power of its own mean that its map is divided by instead.
+        weights: level -> weight in the mean of the levels, where others have 1.
+        fusion: `"geometric"` or `"arithmetic"` mean of the levels.
         smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
             the image's side; 0 for none.
-        relative: divide each map by the root of its own mean.
         standardize: then subtract each position's mean over normal training images and divide by
             its deviation. Suits parts that always lie alike.
+        sharpness: of the `scoring.soft_maximum` over pixels that scores an image; 0: the maximum.
     """
 
     precision: str = "auto"
+    expected: bool = True
+    relative: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 1.25})
+    weights: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 2.0})
+    fusion: str = "geometric"
     smoothing: float = 1 / 64
-    relative: bool = True
     standardize: bool = False
+    sharpness: float = 10.0
+
+    __hash__ = _by_value
+
+
+PAPER_SCORING = ScoringConfig(
+    expected=False, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
+)
+"""The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
 SCHEDULES = ("constant", "cosine", "linear")
+FUSIONS = ("geometric", "arithmetic")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -125,16 +126,22 @@ def _check_train(train: TrainConfig, levels: tuple[str, ...]) -> None:
         _check(set(levels) <= set(values), f"train.{field}", values, "given for every level")
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"train.{field}", values, "positive and finite")
-    _check(train.candidates >= 0, "train.candidates", train.candidates, "zero or more")
     _check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
     _check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
     _check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
 
 
 def _check_scoring(scoring: ScoringConfig) -> None:
-    precision, smoothing = scoring.precision, scoring.smoothing
+    precision, smoothing, fusion = scoring.precision, scoring.smoothing, scoring.fusion
+    _check(fusion in FUSIONS, "scoring.fusion", fusion, _one(FUSIONS))
     _check(precision in PRECISIONS, "scoring.precision", precision, _one(PRECISIONS))
+    for field in ("relative", "weights"):
+        values = getattr(scoring, field)
+        positive = all(0 < v < math.inf for v in values.values())
+        _check(positive, f"scoring.{field}", values, "positive and finite")
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
+    sharp = 0 <= scoring.sharpness < math.inf
+    _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")
 
 
 def _one(names: tuple[str, ...]) -> str:

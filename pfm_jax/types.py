@@ -4,13 +4,15 @@ Shapes are written `[B, H, W, C]`: batch, height, width, channels; `N` images of
 positions. A *stage* is a named output of a backbone: of a convolutional one the name of the ResNet
 stage of the same stride, `"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16); of a vision
 transformer a block or the mean of several, `"7"`, `"4-7"`. A *level* is a pair of stages that are
-mapped to each other: `"SOURCE:TARGET"`, or the one name of both. A *direction* of mapping is
-`"forward"` (source to target) or `"backward"`.
+mapped to each other: `"SOURCE:TARGET"`, or the one name of both; `"SOURCE>TARGET"` is mapped in one
+direction only, and `"SOURCE<TARGET"` in the other. A *direction* of mapping is `"forward"` (source
+to target) or `"backward"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -23,6 +25,7 @@ T = TypeVar("T")
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 STRIDES = {"conv2_x": 4, "conv3_x": 8, "conv4_x": 16}
 DIRECTIONS = ("forward", "backward")
+ONE_WAY = {">": ("forward",), "<": ("backward",)}
 
 FeaturePyramid = dict[str, Array]
 """Stage -> features `[B, h, w, C]` of one network."""
@@ -44,8 +47,13 @@ class Pair(NamedTuple, Generic[T]):
 
 def stages(level: str) -> Pair[str]:
     """Names of the source's and the target's stage of a level."""
-    source, colon, target = level.partition(":")
-    return Pair(source, target if colon else source)
+    ends = re.split("[:<>]", level, maxsplit=1)
+    return Pair(ends[0], ends[-1])
+
+
+def directions(level: str, otherwise: tuple[str, ...] = DIRECTIONS) -> tuple[str, ...]:
+    """Directions that a level is mapped in: the one that its name tells, or `otherwise`."""
+    return next((found for mark, found in ONE_WAY.items() if mark in level), otherwise)
 
 
 def level_number(level: str) -> int:
@@ -64,7 +72,7 @@ class Batch:
     """Positions drawn for one training step.
 
     Attributes:
-        features: rows `[P, C]` per level, float16 as cached; hard-mining candidates come last.
+        features: rows `[P, C]` per level, float16 as cached.
         mask: float32 `[P]` per level; 1 for a real position, 0 for padding.
     """
 
@@ -79,9 +87,10 @@ class ScoreMaps:
 
     Attributes:
         levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is a
-            perfect mapping, 4 the largest distance of unit vectors.
+            perfect mapping, 4 the largest distance of unit vectors or, divided by the residual to
+            expect, 1 as good a mapping as expected.
         fused: `[B, H, W]`, the maps of all levels in one (eq. 15); see `scoring.fuse`.
-        image_scores: `[B]`, the maximum of each fused map (eq. 9).
+        image_scores: `[B]`, the peak of each fused map (eq. 9); see `scoring.image_scores`.
     """
 
     levels: dict[str, Array]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pfm_jax.config import Config, ScoringConfig
+from pfm_jax.config import PAPER_SCORING, Config, ScoringConfig
 from pfm_jax.inference.detector import Detector, Record, assemble, score_batch
 
 from . import untrained
@@ -46,7 +46,7 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
         some, same = images[:batch], place(torch.from_numpy(images[:batch]))
         expected = torch_pfm.score(eager, same)[1].numpy(force=True)
         for way in ways.values():
-            plain = replace(way, smoothing=0.0, relative=False)
+            plain = replace(PAPER_SCORING, precision=way.precision)
             scores = np.asarray(score_batch(ours(plain), some).image_scores)
             found[f"score_difference_b{batch}_{way.precision}"] = float(
                 (abs(scores - expected) / expected).max()

@@ -6,10 +6,11 @@ import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from pfm_jax import metrics
@@ -18,7 +19,8 @@ from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluation import bootstrap, device_metrics, gallery
 from pfm_jax.evaluation.figures import Panel
 from pfm_jax.inference import calibration
-from pfm_jax.inference.detector import Detector
+from pfm_jax.inference.detector import Detector, score_batch
+from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import scoring
 from pfm_jax.types import Dataset, Metrics, ScoreMaps
 
@@ -113,16 +115,26 @@ def joined(levels: Sequence[str]) -> str:
     return "+".join(levels)
 
 
+class Judged(NamedTuple):
+    """Maps `[B, H, W]` and image scores `[B]` by combination of levels, and `"fused"`."""
+
+    maps: dict[str, Array]
+    scores: dict[str, Array]
+
+    @property
+    def image_scores(self) -> Array:
+        """Of the fused maps."""
+        return self.scores["fused"]
+
+
 @functools.partial(jax.jit, static_argnames=("parts", "config"))
-def _judged(
-    found: ScoreMaps, parts: tuple[tuple[str, ...], ...], config: ScoringConfig
-) -> ScoreMaps:
-    """Replaces the levels' maps by those that each combination of levels would be judged by."""
-    maps = {
-        joined(names): scoring.fuse({k: found.levels[k] for k in names}, config).fused
-        for names in parts
-    }
-    return ScoreMaps(maps, found.fused, found.image_scores)
+def _judged(found: ScoreMaps, parts: tuple[tuple[str, ...], ...], config: ScoringConfig) -> Judged:
+    """Fuses each combination of levels as it would be judged by itself."""
+    every = {"fused": found}
+    for names in parts:
+        every[joined(names)] = scoring.fuse({k: found.levels[k] for k in names}, config)
+    maps = {name: one.fused for name, one in every.items()}
+    return Judged(maps, {name: one.image_scores for name, one in every.items()})
 
 
 def _score(
@@ -132,12 +144,16 @@ def _score(
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     parts = (*((level,) for level in detector.config.levels), *map(tuple, combinations))
-    judge = functools.partial(_judged, parts=parts, config=detector.config.scoring)
-    for found in detector.stream(dataset.test, "scoring", judge):
-        for name, some in {"fused": found.fused, **found.levels}.items():
-            scores[name].append(np.asarray(some).max((1, 2)))
+
+    def judged(images: Any) -> Judged:
+        return _judged(score_batch(detector, images), parts, detector.config.scoring)
+
+    size = detector.config.data.image_size
+    for found in score_examples(judged, dataset.test, size, "scoring"):
+        for name, some in found.scores.items():
+            scores[name].append(np.asarray(some))
             if dataset.has_masks:
-                maps[name].append(np.asarray(some))
+                maps[name].append(np.asarray(found.maps[name]))
     stacked = {name: np.concatenate(batches) for name, batches in maps.items()}
     return stacked, {name: np.concatenate(batches) for name, batches in scores.items()}
 

@@ -18,14 +18,14 @@ def panels(detector: Detector, dataset: Dataset, scores: np.ndarray) -> list[fig
     """Panels of the most, then the least anomalous test images by image `scores` `[N]`."""
     order = np.argsort(-scores, kind="stable")
     least = order[max(MOST_ANOMALOUS, len(order) - MOST_ANOMALOUS // 3) :]
-    chosen = [dataset.test[int(index)] for index in (*order[:MOST_ANOMALOUS], *least)]
+    chosen = [(dataset.test[index], scores[index]) for index in (*order[:MOST_ANOMALOUS], *least)]
     found: list[figures.Panel] = []
     size = detector.config.data.image_size
-    for maps in detector.stream(chosen):
+    for maps in detector.stream([example for example, _ in chosen]):
         for anomaly_map in maps.fused:
-            example = chosen[len(found)]
+            example, score = chosen[len(found)]
             image = image_files.decode_image(example, size)
             mask = image_files.decode_mask(example, size) if dataset.has_masks else None
-            title = f"{example.defect}\n{Path(example.path).name}: {anomaly_map.max():.3f}"
+            title = f"{example.defect}\n{Path(example.path).name}: {score:.3f}"
             found.append(figures.Panel(title, image, mask, np.asarray(anomaly_map)))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import heads, scoring
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.heads import FoldedHeads
+from pfm_jax.model.folded import FoldedHeads, fold
 from pfm_jax.system import arrays, devices
 from pfm_jax.types import Example, InputError, Normality, ScoreMaps
 
@@ -84,21 +84,10 @@ class Detector:
         recipe = repr((config.data, config.mapping, config.scoring)).encode()
         return hashlib.sha256(recipe + arrays.fingerprint(_arrays(self)).encode()).hexdigest()
 
-    def stream(
-        self,
-        examples: Sequence[Example],
-        what: str | None = None,
-        judge: Callable[[ScoreMaps], ScoreMaps] = lambda found: found,
-    ) -> Iterator[ScoreMaps]:
-        """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`.
-
-        `judge` sees each batch, still padded, on the devices.
-        """
-
-        def score(images: Any) -> ScoreMaps:
-            return judge(score_batch(self, images))
-
-        return score_examples(score, examples, self.config.data.image_size, what)
+    def stream(self, examples: Sequence[Example], what: str | None = None) -> Iterator[ScoreMaps]:
+        """Scores a data set, batch after batch, on all devices; see `streaming.score_examples`."""
+        size = self.config.data.image_size
+        return score_examples(lambda images: score_batch(self, images), examples, size, what)
 
     def image_scores(self, examples: Sequence[Example], what: str | None = None) -> np.ndarray:
         """Image scores `[N]` of a data set. Raises InputError; see `stream`."""
@@ -199,8 +188,8 @@ class Prediction(NamedTuple):
     """Decisions on N images.
 
     Attributes:
-        scores: `[N]`, the maximum of each anomaly map; 0 is a perfect mapping or, of standardised
-            maps, the mean of normal images.
+        scores: `[N]`, of the anomaly maps; 1 is about as good a mapping as expected or, of
+            standardised maps, 0.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold.
         anomaly_maps: for each image `[H, W]`, at its own resolution.
@@ -232,7 +221,7 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
 def assemble(networks: Networks, trained: heads.Heads, record: Record) -> Detector:
     """Folds heads into a detector without normality."""
     spec = scoring.scoring_spec(record.config)
-    return Detector(networks, heads.fold(trained), None, spec, record)
+    return Detector(networks, fold(trained), None, spec, record)
 
 
 def shapes(networks: Networks, record: Record) -> Any:
@@ -240,7 +229,7 @@ def shapes(networks: Networks, record: Record) -> Any:
     config = record.config
     channels = feature_channels(networks, config.levels)
     fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
-    folded = jax.eval_shape(heads.fold, fresh)
+    folded = jax.eval_shape(fold, fresh)
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
     return Detector(networks, folded, normality, scoring.scoring_spec(config), record)

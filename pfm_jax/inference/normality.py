@@ -48,7 +48,8 @@ def with_normality(detector: Detector, train: Sequence[Example]) -> Detector:
     chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_IMAGES)).round().astype(int)
     some = [train[int(index)] for index in chosen]
     mean, deviation = _moments(dataclasses.replace(detector, normality=identity), some)
-    floor = max(DEVIATION_FLOOR * deviation.mean(), MEAN_FLOOR * mean.mean(), scoring.LEAST_MEAN)
+    floors = DEVIATION_FLOOR * deviation.mean(), MEAN_FLOOR * np.abs(mean).mean()
+    floor = max(*floors, scoring.LEAST_MEAN)
     normality = Normality(mean, np.maximum(deviation, floor))  # type: ignore[arg-type]
     return dataclasses.replace(detector, normality=devices.replicate(normality))
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
+from jax import Array
 
 from pfm_jax.datasets.images import batches
 from pfm_jax.system import devices
-from pfm_jax.types import Example, InputError, ScoreMaps
+from pfm_jax.types import Example, InputError
 
 T = TypeVar("T")
 Scores = TypeVar("Scores")
+
+
+class HasImageScores(Protocol):
+    """A pytree with image scores `[B]`."""
+
+    @property
+    def image_scores(self) -> Array:
+        """Of the real images and of padding."""
+        ...
+
+
+Scored = TypeVar("Scored", bound=HasImageScores)
 
 
 def stream(
@@ -55,8 +68,8 @@ def pad(images: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def score_examples(
-    score: Callable[[Any], ScoreMaps], examples: Sequence[Example], size: int, what: str | None
-) -> Iterator[ScoreMaps]:
+    score: Callable[[Any], Scored], examples: Sequence[Example], size: int, what: str | None
+) -> Iterator[Scored]:
     """Scores a data set, batch after batch, each image resized to a square of side `size`.
 
     `what` is the name of the progress bar; None for none. Raises InputError: an image that can't be

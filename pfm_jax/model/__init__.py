@@ -1,8 +1,8 @@
 """The paper's equations: features in; heads, losses, anomaly maps and scores out.
 
 Pure functions over pytrees, without I/O. `features` (networks to unit vectors), `layers` (1x1
-convolution, BatchNorm), `heads` (MNN and RMNN, loss, residual), `tiles` (large images), `scoring`
-(residuals to scores), `problem` (static data of training).
+convolution, BatchNorm), `heads` (MNN and RMNN, loss, residual), `folded` (the same for inference),
+`tiles` (large images), `scoring` (residuals to scores), `problem` (static data of training).
 """
 
 from pfm_jax.model.heads import Head, Heads

@@ -6,6 +6,7 @@ Each direction of a `Head` is six 1x1 convolutions, that is, matrix products ove
 """
 
 import dataclasses
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -21,31 +22,33 @@ from pfm_jax.model.layers import (
     Layer,
     apply_dense,
     apply_layers,
-    fold_layers,
     init_dense,
     init_layer,
     masked_sum,
 )
-from pfm_jax.types import DIRECTIONS, Batch, Features, Pair, level_number
+from pfm_jax.types import DIRECTIONS, Batch, Pair, directions, level_number
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The heads of one level (Table I): direction -> the layers before and after the shared mapping
-    unit (SMU), which is the same for both directions.
+    """The heads of one level (Table I).
+
+    Attributes:
+        encoders, decoders: direction -> the layers before and after the shared mapping unit (SMU),
+            which is the same for both directions.
+        expected: direction -> the logarithm of the residual to expect, linear in the last hidden
+            layer; zero until `training.expectation` fits it, once all else is trained.
     """
 
     encoders: dict[str, tuple[Layer, ...]]
     shared: Dense
     decoders: dict[str, tuple[Layer, ...]]
+    expected: dict[str, Dense]
 
 
 Heads = dict[str, Head]
 """Level -> head."""
-
-FoldedHeads = dict[str, dict[str, tuple[Dense, ...]]]
-"""Level -> direction -> layers for inference, all but the last followed by a ReLU."""
 
 
 def init(key: Key[Array, ""], channels: dict[str, Pair[int]], config: MappingConfig) -> Heads:
@@ -55,17 +58,21 @@ def init(key: Key[Array, ""], channels: dict[str, Pair[int]], config: MappingCon
     """
     return {
         level: _init_head(
-            jax.random.fold_in(key, level_number(level)), channels[level], latent, config.directions
+            jax.random.fold_in(key, level_number(level)),
+            channels[level],
+            latent,
+            directions(level, config.directions),
         )
         for level, latent in config.latent.items()
     }
 
 
-def _init_head(key: Array, channels: Pair[int], c: int, directions: tuple[str, ...]) -> Head:
+def _init_head(key: Array, channels: Pair[int], c: int, mapped: tuple[str, ...]) -> Head:
     shared, *keys = jax.random.split(key, 1 + len(DIRECTIONS))
     encoders: dict[str, tuple[Layer, ...]] = {}
     decoders: dict[str, tuple[Layer, ...]] = {}
-    for direction in directions:
+    expected: dict[str, Dense] = {}
+    for direction in mapped:
         own = jax.random.split(keys[DIRECTIONS.index(direction)], 5)
         a, b = channels if direction == "forward" else channels[::-1]
         encoders[direction] = (
@@ -77,18 +84,19 @@ def _init_head(key: Array, channels: Pair[int], c: int, directions: tuple[str, .
             init_layer(own[3], 2 * c, b // 2 + c),
             init_layer(own[4], b // 2 + c, b, norm=False),
         )
-    return Head(encoders, init_dense(shared, 2 * c, c), decoders)
+        expected[direction] = Dense(jnp.zeros((b // 2 + c, 1)), jnp.zeros(1))
+    return Head(encoders, init_dense(shared, 2 * c, c), decoders, expected)
 
 
 def split(heads: Heads) -> tuple[Heads, Heads]:
-    """Splits heads into what is learned and BatchNorm's running statistics.
+    """Splits heads into what gradients train and what they don't: statistics, and what is expected.
 
     Both have the heads' structure, with None in place of the other's arrays; `merge` undoes it.
     """
-    statistics = GetAttrKey("mean"), GetAttrKey("var")
+    others = {GetAttrKey("mean"), GetAttrKey("var"), GetAttrKey("expected")}
     learned, running = (
         jax.tree_util.tree_map_with_path(
-            lambda path, leaf, kept=kept: leaf if (path[-1] in statistics) == kept else None, heads
+            lambda path, leaf, kept=kept: None if others.isdisjoint(path) == kept else leaf, heads
         )
         for kept in (False, True)
     )
@@ -103,11 +111,11 @@ def merge(learned: Heads, running: Heads) -> Heads:
 
 
 def inputs_and_targets(
-    features: Pair[Array], directions: tuple[str, ...]
+    features: Pair[Array], mapped: Collection[str]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Direction -> features that go into the head, and direction -> features to predict."""
     ends = {"forward": features, "backward": features[::-1]}
-    return {k: ends[k][0] for k in directions}, {k: ends[k][1] for k in directions}
+    return {k: ends[k][0] for k in mapped}, {k: ends[k][1] for k in mapped}
 
 
 def apply(
@@ -128,7 +136,7 @@ def apply(
         x = apply_dense(head.shared, x, dtype)
         x, decoders[direction] = apply_layers(head.decoders[direction], x, mask, dtype)
         predictions[direction] = x
-    return predictions, Head(encoders, head.shared, decoders)
+    return predictions, dataclasses.replace(head, encoders=encoders, decoders=decoders)
 
 
 def residuals(
@@ -151,7 +159,7 @@ def loss(
     """
     losses, updated = {}, {}
     for level, head in heads.items():
-        inputs, targets = inputs_and_targets(batch.features[level], config.directions)
+        inputs, targets = inputs_and_targets(batch.features[level], head.encoders)
         mask = batch.mask[level]
         predictions, updated[level] = apply(head, inputs, mask, dtype)
         distances = residuals(predictions, targets, config)
@@ -160,44 +168,3 @@ def loss(
         ]
         losses[level] = sum(means, jnp.float32(0))
     return sum(losses.values(), jnp.float32(0)), (losses, updated)
-
-
-@jax.jit
-def fold(heads: Heads) -> FoldedHeads:
-    """Folds trained heads for inference: BatchNorm into the layer before it, and the SMU into the
-    layer after it (no activation lies between; it saves a pass over memory, no arithmetic).
-    """
-    folded: FoldedHeads = {}
-    for level, head in heads.items():
-        folded[level] = {}
-        for direction in head.encoders:
-            encoder = fold_layers(head.encoders[direction])
-            first, *rest = fold_layers(head.decoders[direction])
-            kernel = jnp.dot(head.shared.kernel, first.kernel, precision="highest")
-            bias = jnp.dot(head.shared.bias, first.kernel, precision="highest") + first.bias
-            folded[level][direction] = (*encoder, Dense(kernel, bias), *rest)
-    return folded
-
-
-def predict(
-    layers: tuple[Dense, ...], x: Float[Array, "*batch C"], dtype: DTypeLike = jnp.float32
-) -> Float[Array, "*batch K"]:
-    """Applies one direction of folded heads."""
-    for index, dense in enumerate(layers):
-        x = apply_dense(dense, x, dtype)
-        if index < len(layers) - 1:
-            x = jnp.maximum(x, 0)
-    return x
-
-
-def anomaly_maps(
-    folded: FoldedHeads, features: Features, config: MappingConfig, dtype: DTypeLike = jnp.float32
-) -> dict[str, Float[Array, "*batch"]]:
-    """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM)."""
-    maps = {}
-    for level, layers in folded.items():
-        inputs, targets = inputs_and_targets(features[level], config.directions)
-        predictions = {k: predict(layers[k], inputs[k], dtype) for k in config.directions}
-        distances = residuals(predictions, targets, config)
-        maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
-    return maps

@@ -14,13 +14,13 @@ from pfm_jax.backbones.networks import Networks
 from pfm_jax.config import Config, MappingConfig, ScoringConfig
 from pfm_jax.model import tiles
 from pfm_jax.model.features import extract
-from pfm_jax.model.heads import FoldedHeads, anomaly_maps
+from pfm_jax.model.folded import FoldedHeads, anomaly_maps, log_residual
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.types import Normality, ScoreMaps
 
 LEAST_MEAN = 1e-12
-"""Floor for a map's mean, whose root divides the map."""
+"""Floor for a map's mean, a power of which divides the map."""
 
 
 class ScoringSpec(NamedTuple):
@@ -70,20 +70,36 @@ def fuse(
     config: ScoringConfig,
     normality: Normality | None = None,
 ) -> ScoreMaps:
-    """Fuses the levels' maps into one (eq. 15), whose maximum is the image's score (eq. 9).
+    """Fuses the levels' maps into one, and scores images by its soft maximum.
 
-    A `normality` standardises each position: less its mean, divided by its deviation.
+    The map is the levels' weighted mean, smoothed: the arithmetic mean (eq. 15) or the geometric
+    one, of both levels and neighbours. A `normality` standardises each position, of the logarithm
+    of a geometric mean: less its mean, divided by its deviation.
     """
-    fused = sum(levels.values(), jnp.float32(0)) / len(levels)
+    geometric = config.fusion == "geometric"
+    weights = {level: config.weights.get(level, 1.0) for level in levels}
+    fused = jnp.float32(0)
+    for level, maps in levels.items():
+        mean = jnp.maximum(maps.mean((1, 2), keepdims=True), LEAST_MEAN)
+        own = maps / mean ** config.relative.get(level, 0.0)
+        fused += weights[level] * (log_residual(own) if geometric else own)
+    fused /= sum(weights.values())
     fused = smooth(fused, config.smoothing) if config.smoothing else fused
-    if config.relative:
-        # Normal parts differ in how well they are mapped as a whole. The mean itself, subtracted or
-        # divided by, would hide a defect that covers the image; its root lets half of it through.
-        mean = fused.mean((1, 2), keepdims=True)
-        fused /= jnp.sqrt(jnp.maximum(mean, LEAST_MEAN))
     if normality is not None:
         fused = (fused - normality.mean[None]) / normality.deviation[None]
-    return ScoreMaps(levels, fused, fused.max((1, 2)))
+    scores = soft_maximum(fused, config.sharpness)
+    if geometric and normality is None:
+        fused, scores = jnp.exp(fused), jnp.exp(scores)
+    return ScoreMaps(levels, fused, scores)
+
+
+def soft_maximum(maps: Float[Array, "B H W"], sharpness: float) -> Float[Array, " B"]:
+    """log(mean(exp(q x))) / q over each map's pixels x, for a sharpness q; 0 for the maximum."""
+    if not sharpness:
+        return maps.max((1, 2))
+    pixels = maps.shape[1] * maps.shape[2]
+    total = jax.nn.logsumexp(sharpness * maps, (1, 2))
+    return (total - jnp.log(jnp.float32(pixels))) / sharpness
 
 
 def score(
@@ -94,10 +110,13 @@ def score(
     spec: ScoringSpec,
 ) -> ScoreMaps:
     """Scores images: networks, heads, residuals, upsampling and fusion."""
+    expected: tuple[str, ...] = ()
+    if spec.scoring.expected:
+        expected = tuple(k for k in spec.mapping.latent if k not in spec.scoring.relative)
 
     def maps_of(images: Array) -> dict[str, Array]:
         features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)
-        maps = anomaly_maps(heads, features, spec.mapping, jnp.dtype(spec.head_precision))
+        maps = anomaly_maps(heads, features, spec.mapping, expected, jnp.dtype(spec.head_precision))
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     return fuse(tiles.blended(maps_of, images, spec.tiles), spec.scoring, normality)

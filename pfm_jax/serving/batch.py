@@ -143,19 +143,20 @@ def _rows(
             yield (path, "", "", threshold, "", error)
             continue
         if target.options.maps or target.options.overlays:
-            _draw(one, image_files.map_at(small, one.size), target)
+            _draw(one, float(score), image_files.map_at(small, one.size), target)
         p_text = "" if np.isnan(p_value) else f"{p_value:.6g}"
         yield (path, f"{score:.9g}", p_text, threshold, bool(score > target.threshold), "")
 
 
-def _draw(one: Opened, anomaly_map: np.ndarray, target: Target) -> None:
+def _draw(one: Opened, score: float, anomaly_map: np.ndarray, target: Target) -> None:
     name = target.names[one.path]
     if target.options.maps:
         picture = figures.encode(anomaly_map, "tiff")
         files.write(target.folder / "maps" / f"{name}.tiff", picture)
     if target.options.overlays:
         image = np.asarray(image_files.open_rgb(read(one.path), shown(one.path)))
-        picture = figures.overlay(image, anomaly_map, target.threshold)
+        limit = target.threshold
+        picture = figures.overlay(image, anomaly_map, limit, is_anomalous=score > limit)
         files.write(target.folder / "overlays" / f"{name}.png", picture)
 
 

@@ -144,7 +144,8 @@ class Service:
             picture = figures.encode(images.map_at(anomaly_map, image.size), "tiff")
         elif kind == "overlay":
             full = images.map_at(anomaly_map, image.size)
-            picture = figures.overlay(np.asarray(image), full, threshold)
+            over = score > threshold
+            picture = figures.overlay(np.asarray(image), full, threshold, is_anomalous=over)
         return {
             "score": score,
             "p_value": None if np.isnan(p_value) else p_value,

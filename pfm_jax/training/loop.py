@@ -22,6 +22,7 @@ from pfm_jax.model.problem import Problem
 from pfm_jax.system import devices
 from pfm_jax.training import sampling
 from pfm_jax.training.cache import FeatureCache
+from pfm_jax.training.expectation import with_expected
 from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
@@ -32,8 +33,7 @@ GATHER_BYTES = 2**28
 """Bytes gathered at a time from a cache on host or disk."""
 
 Save = Callable[[int, list[TrainState], dict[str, np.ndarray]], None]
-"""Index of the first of some runs, their states, and the losses of each step since the last call,
-level -> `[runs, steps]`."""
+"""First of some runs, their states, and level -> losses `[runs, steps]` since the last call."""
 
 
 @jax.jit
@@ -165,8 +165,7 @@ def train(
     not saved.
     """
     total, done = int(states[0].extent.total_steps), int(states[0].step)
-    every = problem.train.checkpoint_every
-    length = min(STEPS_PER_CALL, every)
+    length = min(STEPS_PER_CALL, every := problem.train.checkpoint_every)
     groups, cache = _groups(states), _replicated(cache, len(states))
     del states
     curves, stopped = [_Curve() for _ in groups], stopping()
@@ -186,6 +185,8 @@ def train(
                 _save([unstack(group) for group in groups], curves, save)
     runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters
+    if done == total:
+        runs = [[with_expected(state, cache, problem) for state in group] for group in runs]
     _save(runs, curves, save)
     joined = [curve.since(0) for curve in curves]
     all_losses = {level: np.concatenate([own[level] for own in joined]) for level in joined[0]}

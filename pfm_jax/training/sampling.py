@@ -12,10 +12,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from pfm_jax.model import heads
-from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Extent, Problem
 from pfm_jax.types import Batch, Features, level_number
 
@@ -31,9 +29,8 @@ def draw(
 ) -> tuple[Indices, Masks]:
     """Draws the rows `[P]` of each level that a step sees, and their masks `[P]`.
 
-    Positions are drawn uniformly with replacement, independently of which other levels there are,
-    the candidates of `keep_hardest` last. Images: every image once an epoch, in a new order each
-    epoch, the last batch padded.
+    Positions are drawn uniformly with replacement, independently of which other levels there are.
+    Images: every image once an epoch, in a new order each epoch, the last batch padded.
 
     `extent` is the run's part of the cache's `num_tiles` tiles, on which the draw does not depend.
     """
@@ -82,37 +79,15 @@ def _order(key: Array, count: Array, capacity: int) -> Array:
 
 
 def rows_drawn(level: str, problem: Problem) -> int:
-    """Rows of a level that a step draws: its batch, or half of the batch and all candidates."""
+    """Rows of a level that a step draws."""
     if problem.train.sampling == "images":
         return problem.train.batch_size * dict(problem.positions)[level]
-    wanted, candidates = problem.train.positions[level], problem.train.candidates
-    return wanted - wanted // 2 + candidates * wanted if candidates else wanted
+    return problem.train.positions[level]
 
 
 def pick(features: Features, rows: Indices) -> Features:
     """Picks rows of every level, of NumPy or JAX arrays."""
     return {k: jax.tree.map(lambda f, k=k: f[rows[k]], features[k]) for k in rows}
-
-
-def keep_hardest(trained: Heads, drawn: Batch, problem: Problem) -> Batch:
-    """Keeps half of the draw and fills the rest with the hardest candidates.
-
-    The score of an image is that of its worst position, so those are seen more often. (Candidates
-    are mapped with the running statistics of BatchNorm, as when scoring.)
-    """
-    config, dtype = problem.mapping, jnp.dtype(problem.train.precision)
-    rows = {}
-    for level, head in trained.items():
-        half = problem.train.positions[level] // 2
-        sure = problem.train.positions[level] - half
-        candidates = jax.tree.map(lambda x, sure=sure: x[sure:], drawn.features[level])
-        inputs, targets = heads.inputs_and_targets(candidates, config.directions)
-        predictions, _ = heads.apply(head, inputs, dtype=dtype)
-        distances = heads.residuals(predictions, targets, config)
-        _, worst = lax.top_k(sum(distances.values(), jnp.float32(0)), half)
-        rows[level] = jnp.concatenate([jnp.arange(sure), sure + worst])
-    masks = {level: drawn.mask[level][chosen] for level, chosen in rows.items()}
-    return Batch(pick(drawn.features, rows), masks)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "problem", "num_tiles"))

@@ -16,7 +16,6 @@ from pfm_jax.config import TrainConfig
 from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Extent, Problem
-from pfm_jax.training import sampling
 from pfm_jax.types import Batch, Pair
 
 Losses = dict[str, Array]
@@ -90,13 +89,11 @@ def init_state(
 def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState, Losses]:
     """Updates all heads once; returns the new state and the loss of each level.
 
-    Pure, and may be mapped over runs by `vmap`. The batch holds hard-mining candidates last.
+    Pure, and may be mapped over runs by `vmap`.
     """
     train = problem.train
     features = jax.tree.map(lambda rows: rows.astype(jnp.float32), batch.features)
     batch = Batch(features, batch.mask)
-    if train.sampling == "positions" and train.candidates:
-        batch = sampling.keep_hardest(state.heads, batch, problem)
     learned, running = heads.split(state.heads)
 
     def loss(learned: Heads) -> tuple[Array, tuple[Losses, Heads]]:

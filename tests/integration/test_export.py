@@ -188,14 +188,18 @@ def test_another_model_is_refused(
     whole = export.make(detector, THRESHOLD)
     if stage == "heads":
         weights = {
-            name: array + (name == "heads/conv2_x/forward/0/kernel") * np.float32(1e-3)
+            name: array + (name == "heads/conv2_x/forward/layers/0/kernel") * np.float32(1e-3)
             for name, array in whole.weights.items()
         }
         faulty = whole._replace(weights=weights)
     else:
-        *layers, last = detector.heads["conv3_x"]["forward"]
+        forward = detector.heads["conv3_x"]["forward"]
+        *layers, last = forward.layers
         changed = (*layers, dataclasses.replace(last, kernel=last.kernel + 0.1))
-        head = {**detector.heads["conv3_x"], "forward": changed}
+        head = {
+            **detector.heads["conv3_x"],
+            "forward": dataclasses.replace(forward, layers=changed),
+        }
         other = dataclasses.replace(detector, heads={**detector.heads, "conv3_x": head})
         # A program with the change inside: the weights of the file are as they should be.
         monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))

@@ -41,7 +41,7 @@ def test_it_is_mean_and_deviation_over_the_training_images(
     dataset = load_dataset(config(), "grid", sources)
     detector = load_detector(run, "grid")
     found = plain_of(detector).stream(dataset.train)
-    plain = np.concatenate([maps.fused for maps in found]).astype(np.float64)
+    plain = np.log(np.concatenate([maps.fused for maps in found]).astype(np.float64))
 
     def expected(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         smooth = ndimage.gaussian_filter(np.stack([maps.mean(0), maps.std(0)]), (0, 2, 2))
@@ -54,7 +54,7 @@ def test_it_is_mean_and_deviation_over_the_training_images(
     picture = np.stack([images.decode_image(dataset.test[0], SIZE)])
     before = score_batch(plain_of(detector), picture)
     _, (after,) = detector.score(picture)
-    np.testing.assert_allclose(after, (before.fused[0] - mean) / deviation, atol=1e-3)
+    np.testing.assert_allclose(after, (np.log(before.fused[0]) - mean) / deviation, atol=1e-3)
     monkeypatch.setattr(normality, "MOST_IMAGES", 3)
     some = normality.with_normality(plain_of(detector), dataset.train).normality
     mean, _ = expected(plain[[0, round((len(plain) - 1) / 2), len(plain) - 1]])

@@ -52,11 +52,8 @@ def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
 @pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seeds on two data sets of two sizes as one batch: what each would do alone.
-
-    (Without candidates: a batched product rounds otherwise, and the next worst may be the worst.)
-    """
-    config = small_config(precision="float32", steps=5, candidates=0)
+    """Three seeds on two data sets of two sizes as one batch: what each would do alone."""
+    config = small_config(precision="float32", steps=5)
     cache, problem, alone = make_cache(10, place), problem_of(config), []
     parts, states = ((0, 0, 4), (1, 4, 6), (2, 4, 6)), []
     for seed, first, count in parts:

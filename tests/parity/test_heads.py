@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from pfm_jax import training as train
 from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import heads as mapping
+from pfm_jax.model.folded import anomaly_maps, fold, predict
 from pfm_jax.model.heads import Head, Heads
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.types import Batch, Pair
@@ -41,10 +42,10 @@ step = jax.jit(train.step, static_argnames="problem")
 
 
 def flatten(head: Head) -> dict[tuple[str, ...], jax.Array]:
-    """Leaves by their paths, such as `("encoders", "forward", "0", "dense", "kernel")`."""
+    """Leaves that torch has, by paths such as `("encoders", "forward", "0", "dense", "kernel")`."""
     return {
         tuple(jax.tree_util.keystr(path, simple=True, separator="/").split("/")): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(head)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(replace(head, expected={}))
     }
 
 
@@ -68,7 +69,8 @@ def seeded_like(head: Head) -> Head:
     for path, leaf in flatten(head).items():
         shape = (*leaf.shape[::-1], 1, 1) if leaf.ndim == 2 else leaf.shape
         values.append(jnp.asarray(from_torch(seeded_tensor(torch_name(path), shape))))
-    return jax.tree.unflatten(jax.tree.structure(head), values)
+    structure = jax.tree.structure(replace(head, expected={}))
+    return replace(jax.tree.unflatten(structure, values), expected=head.expected)
 
 
 def before_batch_norm(path: tuple[str, ...]) -> bool:
@@ -91,7 +93,7 @@ def batch_of(seed: int) -> Batch:
 @pytest.fixture
 def state() -> train.TrainState:
     fresh = train.init_state(0, CHANNELS, PROBLEM, EXTENT)
-    return dataclasses.replace(fresh, heads={LEVEL: seeded_like(fresh.heads[LEVEL])})
+    return replace(fresh, heads={LEVEL: seeded_like(fresh.heads[LEVEL])})
 
 
 def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -160,13 +162,13 @@ def test_five_steps_of_adam(state: train.TrainState) -> None:
         else:
             assert_close(ours, GOLDEN[f"trained/{name}"], 1e-4)
     features = batch_of(SEED + 5).features
-    maps = mapping.anomaly_maps(mapping.fold(state.heads), features, MAPPING)
+    maps = anomaly_maps(fold(state.heads), features, MAPPING)
     assert_close(maps[LEVEL].reshape(GRID), GOLDEN["trained/anomaly_map"], 1e-4)
 
 
 def test_anomaly_map_of_untrained_heads(state: train.TrainState) -> None:
     grid = jax.tree.map(lambda rows: rows.reshape(*GRID, -1), batch_of(SEED + 5).features)
-    maps = mapping.anomaly_maps(mapping.fold(state.heads), grid, MAPPING)
+    maps = anomaly_maps(fold(state.heads), grid, MAPPING)
     assert_close(maps[LEVEL], GOLDEN["initial/anomaly_map"])
 
 
@@ -178,11 +180,11 @@ def test_folded_heads_predict_what_the_layers_do(
     state, _ = step(state, batch, PROBLEM)
     inputs, _ = mapping.inputs_and_targets(batch.features[LEVEL], MAPPING.directions)
     expected, _ = mapping.apply(state.heads[LEVEL], inputs)
-    found = mapping.fold(state.heads)[LEVEL]
+    found = fold(state.heads)[LEVEL]
     assert set(found) == set(expected)
     for direction, head in found.items():
-        assert len(head) == 5, "the SMU is part of the layer after it"
-        ours = mapping.predict(head, inputs[direction], jnp.dtype(precision))
+        assert len(head.layers) == 5, "the SMU is part of the layer after it"
+        ours, _ = predict(head, inputs[direction], jnp.dtype(precision))
         assert_close(ours, np.asarray(expected[direction]), tolerance)
 
 
@@ -208,7 +210,7 @@ def test_padding_changes_nothing(state: train.TrainState) -> None:
     one, other = step(state, batch, PROBLEM), step(state, padded, PROBLEM)
     assert_close(other[1][LEVEL], np.asarray(one[1][LEVEL]))
     statistics, others = (mapping.split(after.heads)[1] for after, _ in (one, other))
-    assert len(jax.tree.leaves(statistics)) == 16
+    assert len(jax.tree.leaves(statistics)) == 16 + 4, "and what is expected"
     jax.tree.map(lambda a, b: assert_close(b, np.asarray(a), 1e-4), statistics, others)
 
 
@@ -218,7 +220,7 @@ def test_pfm_is_one_direction_alone(direction: str) -> None:
     features = batch_of(SEED).features
     heads = mapping.init(jax.random.key(0), CHANNELS, config)
     assert set(heads[LEVEL].encoders) == set(heads[LEVEL].decoders) == {direction}
-    maps = mapping.anomaly_maps(mapping.fold(heads), features, config)[LEVEL]
+    maps = anomaly_maps(fold(heads), features, config)[LEVEL]
     inputs, targets = mapping.inputs_and_targets(features[LEVEL], (direction,))
     rows, _ = mapping.apply(heads[LEVEL], inputs)
     unit = rows[direction] / jnp.linalg.norm(rows[direction], axis=-1, keepdims=True)

@@ -13,15 +13,16 @@ import pytest
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import (
+    PAPER_SCORING,
     Config,
     DataConfig,
     MappingConfig,
     NetworksConfig,
-    ScoringConfig,
     TrainConfig,
 )
 from pfm_jax.model import features, scoring
 from pfm_jax.model import heads as mapping
+from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.types import Batch, ScoreMaps
 from tests.parity.goldens.seeded import seeded_bytes
@@ -29,7 +30,7 @@ from tests.synthetic import LEVELS, make_weights
 
 torch = pytest.importorskip("torch", reason="torch is in the extra `bench`")
 NAMES = ("resnet18", "resnet50_caffe")
-PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)
+PLAIN = dataclasses.replace(PAPER_SCORING, precision="float32")
 CONFIG = Config(
     data=DataConfig(image_size=64),
     networks=NetworksConfig(*NAMES),
@@ -68,7 +69,7 @@ def first_state(networks: Networks) -> train.TrainState:
 def maps_of(networks: Networks, heads: mapping.Heads, precision: str = "float32") -> ScoreMaps:
     way = dataclasses.replace(PLAIN, precision=precision)
     spec = scoring.scoring_spec(dataclasses.replace(CONFIG, scoring=way))
-    return score(networks, mapping.fold(heads), None, IMAGES, spec=spec)
+    return score(networks, fold(heads), None, IMAGES, spec=spec)
 
 
 def test_steps_and_maps(weights: str, networks: Networks) -> None:

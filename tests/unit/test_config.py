@@ -43,13 +43,9 @@ def test_recipes(name: str) -> None:
 
 
 def test_latent_sizes_are_those_of_table_2() -> None:
-    levels = ("conv2_x", "conv3_x", "conv4_x")
-    for name, sizes in {
-        "mb_pfm_r18_r34": (50, 100, 200),
-        "mb_pfm_r18_r50": (200, 400, 900),
-        "mb_pfm_r34_r50": (200, 400, 900),
-    }.items():
-        assert recipe(name).mapping.latent == dict(zip(levels, sizes, strict=True))
+    sizes = {"conv2_x": 200, "conv3_x": 400, "conv4_x": 900}
+    assert recipe("mb_pfm_r34_r50").mapping.latent == sizes
+    assert recipe("mb_pfm_r34_r50").mapping.directions == ("forward", "backward")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +69,10 @@ def test_latent_sizes_are_those_of_table_2() -> None:
         ("train.beta2", -0.1),
         ("train.precision", "float8"),
         ("scoring.precision", "int8"),
+        ("scoring.relative", {"conv2_x": 0.0}),
+        ("scoring.fusion", "harmonic"),
+        ("scoring.weights", {"conv2_x": -1.0}),
+        ("scoring.sharpness", float("inf")),
         ("scoring.smoothing", 0.5),
         ("networks.neighbourhood", 2),
         ("networks.neighbourhood", -1),

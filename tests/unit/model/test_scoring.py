@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from pfm_jax.config import ScoringConfig
+from pfm_jax.config import PAPER_SCORING, ScoringConfig
 from pfm_jax.model import scoring
+from pfm_jax.types import Normality
 from tests.parity.goldens.seeded import seeded_images
 
 
 def test_fused_is_the_mean_and_the_score_its_maximum() -> None:
     levels = {"conv2_x": jnp.ones((2, 4, 4)), "conv4_x": jnp.array([[[3.0]], [[5.0]]])}
     upsampled = {level: scoring.upsample(m, 8, 8) for level, m in levels.items()}
-    maps = scoring.fuse(upsampled, ScoringConfig(smoothing=0.0, relative=False))
+    maps = scoring.fuse(upsampled, PAPER_SCORING)
     np.testing.assert_allclose(
         maps.fused, np.broadcast_to([[[2.0]], [[3.0]]], (2, 8, 8)), rtol=1e-6
     )
@@ -28,14 +31,35 @@ def test_smoothing_is_scipys() -> None:
     np.testing.assert_allclose(scoring.smooth(jnp.asarray(maps), 1 / 64), expected, atol=1e-6)
 
 
-def test_scoring_does_what_the_recipe_says() -> None:
-    """Smoothed, then by the root of its mean: four times the residuals are twice the score."""
-    maps = seeded_images((1, 16, 16)).astype(np.float32)
-    levels = {"conv2_x": jnp.asarray(np.concatenate([maps, 4 * maps, 0 * maps]))}
-    found = scoring.fuse(levels, ScoringConfig(smoothing=1 / 16))
-    expected = ndimage.gaussian_filter(maps[0], 1.0)
-    np.testing.assert_allclose(found.fused[0], expected / expected.mean() ** 0.5, atol=1e-6)
-    np.testing.assert_allclose(found.image_scores / found.image_scores[0], [1, 2, 0], rtol=1e-5)
-    np.testing.assert_array_equal(found.image_scores, np.asarray(found.fused).max((1, 2)))
-    own = scoring.fuse(levels, ScoringConfig(smoothing=1 / 16, relative=False))
-    np.testing.assert_allclose(own.fused[0], expected, atol=1e-6)
+def test_relative_levels_are_divided_by_their_own_mean_and_weighted() -> None:
+    fine, coarse = abs(seeded_images((2, 3, 16, 16)).astype(np.float32)) + 0.1
+    levels = {"conv2_x": jnp.asarray(fine), "conv4_x": jnp.asarray(coarse)}
+    how = ScoringConfig(relative={"conv2_x": 0.5}, weights={"conv2_x": 3.0}, smoothing=1 / 16)
+    own = fine / fine.mean((1, 2), keepdims=True) ** 0.5
+    found = scoring.fuse(levels, replace(how, fusion="arithmetic"))
+    expected = ndimage.gaussian_filter((3 * own + coarse) / 4, (0, 1.0, 1.0))
+    np.testing.assert_allclose(found.fused, expected, rtol=1e-5, atol=1e-6)
+    expected = np.exp(ndimage.gaussian_filter(np.log(own**3 * coarse) / 4, (0, 1.0, 1.0)))
+    found = scoring.fuse(levels, how)
+    np.testing.assert_allclose(found.fused, expected, rtol=1e-4)
+
+
+def test_an_image_is_scored_by_the_power_mean_of_a_geometric_map() -> None:
+    maps = abs(seeded_images((3, 16, 16)).astype(np.float32)) + 0.1
+    level = {"conv4_x": jnp.asarray(maps)}
+    found = scoring.fuse(level, ScoringConfig(smoothing=0.0, sharpness=10.0))
+    np.testing.assert_allclose(found.fused, maps, rtol=1e-5)
+    powers = (maps.astype(np.float64) ** 10).mean((1, 2)) ** 0.1
+    np.testing.assert_allclose(found.image_scores, powers, rtol=1e-4)
+    blank = {"conv2_x": jnp.zeros((1, 8, 8)), "conv4_x": jnp.zeros((1, 8, 8))}
+    assert np.isfinite(scoring.fuse(blank, ScoringConfig()).image_scores).all()
+
+
+def test_standardised_maps_are_of_logarithms() -> None:
+    maps = abs(seeded_images((2, 8, 8)).astype(np.float32)) + 0.1
+    plane = np.ones((8, 8), np.float32)
+    normality = Normality(jnp.asarray(2 * plane), jnp.asarray(4 * plane))
+    how = ScoringConfig(smoothing=0.0, sharpness=0.0)
+    found = scoring.fuse({"conv4_x": jnp.asarray(maps)}, how, normality)
+    np.testing.assert_allclose(found.fused, (np.log(maps) - 2) / 4, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.image_scores, np.asarray(found.fused).max((1, 2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 
 from pfm_jax.backbones.networks import Networks, load_networks
-from pfm_jax.config import DataConfig, ScoringConfig
+from pfm_jax.config import PAPER_SCORING, DataConfig
 from pfm_jax.model import heads as mapping
 from pfm_jax.model import scoring, tiles
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.folded import fold
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.model.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
 
-PLAIN = ScoringConfig("float32", smoothing=0.0, relative=False)
+PLAIN = replace(PAPER_SCORING, precision="float32")
 
 CUTS = [Tiles(96, 64, 16), Tiles(128, 64, 0), Tiles(512, 256, 64), Tiles(80, 64, 48)]
 
@@ -81,7 +83,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     config = small_config()
     channels = feature_channels(networks, LEVELS)
-    heads = mapping.fold(mapping.init(jax.random.key(0), channels, config.mapping))
+    heads = fold(mapping.init(jax.random.key(0), channels, config.mapping))
     images = np.stack([texture(seed, 128) for seed in range(2)])
     score = jax.jit(scoring.score, static_argnames="spec")
     one = ScoringSpec(config.mapping, PLAIN, Tiles(64, 64, 0), "float32", "float32")

@@ -15,7 +15,6 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.model import features
-from pfm_jax.model import heads as mapping
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.sweeps.plan import replaced
@@ -23,8 +22,8 @@ from pfm_jax.system import devices as sharding
 from pfm_jax.training import cache as cache_module
 from pfm_jax.training import sampling
 from pfm_jax.training.step import rate
-from pfm_jax.types import Batch, Dataset
-from tests.small_training import SIZE, fresh, make_cache, problem_of
+from pfm_jax.types import Dataset
+from tests.small_training import SIZE, make_cache, problem_of
 from tests.synthetic import LEVELS, make_category, make_weights, small_config
 
 
@@ -44,7 +43,7 @@ def test_a_problem_knows_its_positions_and_an_extent_its_tiles() -> None:
 
 
 def test_positions_are_drawn_uniformly_and_anew() -> None:
-    config = small_config(positions=dict.fromkeys(LEVELS, 4096), candidates=0)
+    config = small_config(positions=dict.fromkeys(LEVELS, 4096))
     sizes, key = tuple((level, 4) for level in LEVELS), jax.random.key(0)
     problem = dataclasses.replace(problem_of(config), positions=sizes)
     extent = make_extent(problem, 4)
@@ -57,25 +56,6 @@ def test_positions_are_drawn_uniformly_and_anew() -> None:
     assert (rows["conv2_x"] != rows["conv3_x"]).any()
     anew, _ = sampling.draw(key, jnp.int32(4), extent, problem, 4)
     assert (anew["conv2_x"] != rows["conv2_x"]).any()
-
-
-@pytest.mark.slow
-def test_half_of_a_batch_is_the_worst_mapped_of_its_candidates() -> None:
-    level, config = "conv4_x", small_config(positions=dict.fromkeys(LEVELS, 7), candidates=3)
-    cache, problem = make_cache(num_images=20), problem_of(config)
-    state, key = fresh(problem, num_images=20)[0], jax.random.key(0)
-    rows, _ = sampling.draw(key, state.step, state.extent, problem, 20)
-    assert {k: v.shape for k, v in rows.items()} == dict.fromkeys(LEVELS, (4 + 3 * 7,))
-    drawn = jax.tree.map(lambda x: x.astype(jnp.float32), sampling.pick(cache.rows, rows))
-    masks = {k: jnp.ones(len(v)) for k, v in rows.items()}
-    kept = sampling.keep_hardest(state.heads, Batch(drawn, masks), problem)
-    folded = mapping.fold(state.heads)  # another way to the same distances
-    distances = np.asarray(mapping.anomaly_maps(folded, drawn, problem.mapping)[level])
-    worst = 4 + np.argsort(-distances[4:])[:3]
-    for ours, all_drawn in zip(kept.features[level], drawn[level], strict=True):
-        expected = np.asarray(all_drawn)[[0, 1, 2, 3, *worst]]
-        np.testing.assert_array_equal(ours, expected)
-    assert {k: v.shape for k, v in kept.mask.items()} == dict.fromkeys(LEVELS, (7,))
 
 
 def test_every_image_once_an_epoch_in_a_new_order() -> None:

@@ -1,0 +1,103 @@
+"""Heads folded for inference, and the maps of their residuals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from pfm_jax.config import MappingConfig
+from pfm_jax.model.heads import Heads, inputs_and_targets, residuals
+from pfm_jax.model.layers import Dense, apply_dense, fold_layers
+from pfm_jax.types import Features
+
+LEAST_RESIDUAL = 1e-6
+"""Floor for residuals whose logarithm is taken."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FoldedHead:
+    """One direction of a head, for inference.
+
+    Attributes:
+        layers: all but the last are followed by a ReLU.
+        expected: see `heads.Head`.
+    """
+
+    layers: tuple[Dense, ...]
+    expected: Dense
+
+
+FoldedHeads = dict[str, dict[str, FoldedHead]]
+"""Level -> direction -> head for inference."""
+
+
+@jax.jit
+def fold(heads: Heads) -> FoldedHeads:
+    """Folds trained heads for inference: BatchNorm into the layer before it, and the SMU into the
+    layer after it (no activation lies between; it saves a pass over memory, no arithmetic).
+    """
+    folded: FoldedHeads = {}
+    for level, head in heads.items():
+        folded[level] = {}
+        for direction in head.encoders:
+            encoder = fold_layers(head.encoders[direction])
+            first, *rest = fold_layers(head.decoders[direction])
+            kernel = jnp.dot(head.shared.kernel, first.kernel, precision="highest")
+            bias = jnp.dot(head.shared.bias, first.kernel, precision="highest") + first.bias
+            layers = (*encoder, Dense(kernel, bias), *rest)
+            folded[level][direction] = FoldedHead(layers, head.expected[direction])
+    return folded
+
+
+def predict(
+    head: FoldedHead, x: Float[Array, "*batch C"], dtype: DTypeLike = jnp.float32
+) -> tuple[Float[Array, "*batch K"], Float[Array, "*batch H"]]:
+    """Predicts target features by one direction; returns the last hidden layer's values too."""
+    for dense in head.layers[:-1]:
+        x = jnp.maximum(apply_dense(dense, x, dtype), 0)
+    return apply_dense(head.layers[-1], x, dtype), x
+
+
+def log_residual(residual: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Natural logarithm of a residual, of at least `LEAST_RESIDUAL`."""
+    return jnp.log(jnp.maximum(residual, LEAST_RESIDUAL))
+
+
+def anomaly_maps(
+    folded: FoldedHeads,
+    features: Features,
+    config: MappingConfig,
+    expected: tuple[str, ...] = (),
+    dtype: DTypeLike = jnp.float32,
+) -> dict[str, Float[Array, "*batch"]]:
+    """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM).
+
+    At the levels `expected`, of features `[B, h, w, C]`, over the residuals to expect; see
+    `over_expected`.
+    """
+    maps = {}
+    for level, own in folded.items():
+        inputs, targets = inputs_and_targets(features[level], own)
+        found = {k: predict(head, inputs[k], dtype) for k, head in own.items()}
+        distances = residuals({k: p for k, (p, _) in found.items()}, targets, config)
+        if level in expected:
+            for k, (_, hidden) in found.items():
+                logs = apply_dense(own[k].expected, hidden)[..., 0]
+                distances[k] = over_expected(distances[k], logs)
+        maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
+    return maps
+
+
+def over_expected(
+    residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"]
+) -> Float[Array, "B h w"]:
+    """Divides residuals by those to expect, of which an image's mean counts by its root only.
+
+    What is unusual all over an image would hide itself if all of it were expected.
+    """
+    mean = log_expected.mean((1, 2), keepdims=True)
+    return residual * jnp.exp(mean / 2 - log_expected)
