@@ -123,7 +123,7 @@ class Judged(NamedTuple):
 
     @property
     def image_scores(self) -> Array:
-        """Of the fused maps."""
+        """Scores of the fused maps."""
         return self.scores["fused"]
 
 

@@ -22,7 +22,7 @@ class HasImageScores(Protocol):
 
     @property
     def image_scores(self) -> Array:
-        """Of the real images and of padding."""
+        """Scores of the real images, then of padding."""
         ...
 
 
