@@ -33,7 +33,7 @@ def get_config() -> SweepConfig:
         "plain_prediction": {"mapping.normalize_prediction": False},
         "paper_scoring": {f"scoring.{name}": getattr(paper.scoring, name) for name in scoring},
         "paper_schedule": {
-            "train.learning_rate": dict.fromkeys(base.levels, 3e-4),
+            "train.learning_rate": dict.fromkeys(base.levels, paper.train.learning_rate["conv4_x"]),
             **{f"train.{name}": getattr(paper.train, name) for name in schedule},
         },
     }

@@ -80,8 +80,9 @@ def fuse(
     weights = {level: config.weights.get(level, 1.0) for level in levels}
     fused = jnp.float32(0)
     for level, maps in levels.items():
-        mean = jnp.maximum(maps.mean((1, 2), keepdims=True), LEAST_MEAN)
-        own = maps / mean ** config.relative.get(level, 0.0)
+        own = maps
+        if power := config.relative.get(level):
+            own /= jnp.maximum(maps.mean((1, 2), keepdims=True), LEAST_MEAN) ** power
         fused += weights[level] * (log_residual(own) if geometric else own)
     fused /= sum(weights.values())
     fused = smooth(fused, config.smoothing) if config.smoothing else fused

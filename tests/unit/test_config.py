@@ -43,9 +43,17 @@ def test_recipes(name: str) -> None:
 
 
 def test_latent_sizes_are_those_of_table_2() -> None:
-    sizes = {"conv2_x": 200, "conv3_x": 400, "conv4_x": 900}
-    assert recipe("mb_pfm_r34_r50").mapping.latent == sizes
-    assert recipe("mb_pfm_r34_r50").mapping.directions == ("forward", "backward")
+    """The default's levels between conv3_x and conv4_x have that of conv3_x."""
+    between = ("conv3_x>conv4_x", "conv4_x<conv3_x")
+    for name, levels, sizes in (
+        ("mb_pfm_r18_r34", between, (50, 100, 200)),
+        ("mb_pfm_r18_r50", between, (200, 400, 900)),
+        ("mb_pfm_r34_r50", ("conv3_x",), (200, 400, 900)),
+    ):
+        fine, middle, coarse = sizes
+        expected = {"conv2_x": fine, **dict.fromkeys(levels, middle), "conv4_x": coarse}
+        assert recipe(name).mapping.latent == expected
+        assert recipe(name).mapping.directions == ("forward", "backward")
 
 
 @pytest.mark.parametrize(
