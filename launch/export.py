@@ -10,17 +10,16 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax.config import Sources
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.inference import export
 from pfm_jax.runs.run import examples_of
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 
-from .common import cli, detector_flags
+from .common import cli, detector_flags, paths
 
-OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
-IMAGES = flags.DEFINE_string("images", None, "Images to compare on; the first 16 are used.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the run's data, if it has moved.")
+OUTPUT = paths.define("output", None, "File to write.", required=True)
+IMAGES = paths.define("images", None, "Images to compare on; the first 16 are used.")
+DATA_DIR = paths.define("data_dir", None, "Folder of the run's data, if it has moved.")
 FEW = 16
 flags.adopt_module_key_flags(detector_flags)
 
@@ -31,7 +30,7 @@ def main() -> None:
         raise InputError(f"artifact={detector}: already exported; give a run or a saved detector")
     with detector_flags.run() as run:
         if IMAGES.value:
-            found = examples(IMAGES.value)[:FEW]
+            found = examples(IMAGES.value, detector.config.data.value_range)[:FEW]
         elif run:
             found = examples_of(*run, Sources(DATA_DIR.value))[:FEW]
         else:
@@ -40,7 +39,8 @@ def main() -> None:
     output = Path(OUTPUT.value)
     worst = export.write(detector, threshold, found, output)
     size = output.stat().st_size / 2**20
-    print(f"{output}: {size:.0f} MiB, {threshold}; within {worst:.1g} of the detector")
+    limit = threshold or "no threshold"
+    print(f"{output}: {size:.0f} MiB, {limit}; within {worst:.1g} of the detector")
 
 
 def entry() -> None:

@@ -10,11 +10,11 @@ from absl import flags
 
 from pfm_jax.backbones import NAMES, weights
 
-from .common import cli
+from .common import cli, paths
 
 ARCH = flags.DEFINE_enum("arch", None, NAMES, "Network of the checkpoint.", required=True)
-INPUT = flags.DEFINE_string("input", None, "A .pth, .pt or .safetensors file.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
+INPUT = paths.define("input", None, "A .pth, .pt or .safetensors file.", required=True)
+OUTPUT = paths.define("output", None, "File to write.", required=True)
 
 
 def main() -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax.serving.batch import Options, predict
+from pfm_jax.serving.batch import KINDS, Options, predict
 
-from .common import cli, detector_flags
+from .common import cli, detector_flags, paths
 
-IMAGES = flags.DEFINE_string("images", None, "A folder, a glob, or a file.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the scores.", required=True)
+IMAGES = paths.define("images", None, "A folder, a glob, or a file.", required=True)
+OUTPUT = paths.define("output", None, "Folder of the scores.", required=True)
 MAPS = flags.DEFINE_bool("maps", False, "Also write anomaly maps, as float32 TIFF.")
 OVERLAYS = flags.DEFINE_bool("overlays", False, "Also write overlays, as PNG.")
 flags.adopt_module_key_flags(detector_flags)
@@ -27,12 +27,14 @@ flags.adopt_module_key_flags(detector_flags)
 def main() -> None:
     scorer = detector_flags.scorer()
     threshold = detector_flags.threshold(scorer)
-    print(threshold)
+    print(threshold or "no threshold")
     start, output = time.perf_counter(), Path(OUTPUT.value)
-    options = Options(MAPS.value, OVERLAYS.value)
-    counts, new = predict(scorer, IMAGES.value, output, threshold.value, options)
+    limit, options = threshold.value if threshold else None, Options(MAPS.value, OVERLAYS.value)
+    counts, new = predict(scorer, IMAGES.value, output, limit, options)
     rate = new / (time.perf_counter() - start)
-    summary = ", ".join(f"{counts[kind]} {kind}" for kind in ("normal", "anomalous", "unreadable"))
+    summary = ", ".join(
+        f"{counts[kind]} {kind}" for kind in KINDS if counts[kind] or kind != "undecided"
+    )
     print(f"{summary}: {output}/scores.csv ({new} new, {rate:.1f} images per second)")
     sys.exit(1 if counts["unreadable"] else 0)
 

@@ -5,16 +5,15 @@
 Learns the appearance of good solar cells and finds the defective ones.
 """
 
-from absl import flags
-
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.evaluation import figures
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import mirror
+from pfm_jax.types import Sources
 
-from .common import cli, recipe
+from .common import cli, paths, recipe
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run.")
+WORKDIR = paths.define("workdir", "runs/quickstart", "Folder of the run.")
 
 
 def main() -> None:

@@ -5,14 +5,12 @@
 Puts report.html (one self-contained file), a CSV per table and cells.csv into the sweep's folder.
 """
 
-from absl import flags
-
 from pfm_jax.sweeps.report import page
 from pfm_jax.system import mirror
 
-from .common import cli
+from .common import cli, paths
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
+WORKDIR = paths.define("workdir", None, "Folder of the sweep.", required=True)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def main() -> None:
         raise InputError(f"{error.name} is not installed: pip install 'pfm_jax[serve]'") from error
     scorer = detector_flags.scorer()
     threshold = detector_flags.threshold(scorer)
-    print(threshold)
+    print(threshold or "no threshold")
     limits = service.Limits(MEGABYTES.value, MEGAPIXELS.value)
     app = service.app(scorer, threshold, limits)
     uvicorn.run(

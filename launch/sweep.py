@@ -13,23 +13,24 @@ import sys
 from absl import flags
 
 from pfm_jax import datasets
-from pfm_jax.config import Sources, SweepConfig
+from pfm_jax.config import SweepConfig
 from pfm_jax.runs import record
 from pfm_jax.runs.run import resolved
 from pfm_jax.sweeps import engines, results
 from pfm_jax.sweeps.jobs import fail, run_job, unfinished
 from pfm_jax.sweeps.plan import Job, jobs, make_plan, tells_what_is_done
 from pfm_jax.system import mirror
+from pfm_jax.types import Sources
 
-from .common import cli, recipe, values
+from .common import cli, paths, recipe, values
 
 CONFIG = recipe.define("Sweep, by name or path.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
+DATA_DIR = paths.define("data_dir", None, "Folder of the categories, or an archive.")
+WEIGHTS_DIR = paths.define("weights_dir", None, "Folder of pretrained weights.")
 CATEGORIES = flags.DEFINE_list("categories", ["all"], "Categories, or 'all'.")
 CASES = flags.DEFINE_list("cases", [], "Subset of the sweep's cases; all by default.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each case.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep, or its URL.", required=True)
+WORKDIR = paths.define("workdir", None, "Folder of the sweep, or its URL.", required=True)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "Engine that runs the jobs.")
 JOB = flags.DEFINE_string("job", None, "Job RUN/CATEGORY to run in this process.")
 
@@ -47,8 +48,7 @@ def main() -> None:
     work = functools.partial(run_job, plan, sources=sources, workdir=mirror.absolute(WORKDIR.value))
     if JOB.value:
         engines.end_with_parent()
-        for job in todo:
-            work(job)
+        work(*todo)
         return
     with mirror.local_folder(WORKDIR.value, mirror.nothing) as workdir:
         record.write_json(workdir / "sweep.json", plan.to_json())

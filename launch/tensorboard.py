@@ -7,14 +7,12 @@ Puts a folder `tensorboard` into every run below the workdir, from metrics.jsonl
 the gallery.
 """
 
-from absl import flags
-
 from pfm_jax.runs import tensorboard
 from pfm_jax.system import mirror
 
-from .common import cli
+from .common import cli, paths
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder with runs below it.", required=True)
+WORKDIR = paths.define("workdir", None, "Folder with runs below it.", required=True)
 
 
 def main() -> None:

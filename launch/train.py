@@ -9,19 +9,20 @@ fields: --config.train.steps=500 --config.seed=1
 
 from absl import flags
 
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.evaluation import figures
 from pfm_jax.runs import record
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import mirror
+from pfm_jax.types import Sources
 
-from .common import cli, recipe, values
+from .common import cli, paths, recipe, values
 
 CONFIG = recipe.define("Recipe, by name or path.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the categories, or an archive.")
+DATA_DIR = paths.define("data_dir", None, "Folder of the categories, or an archive.")
 CATEGORY = flags.DEFINE_string("category", None, "Category, or 'all'.", required=True)
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of pretrained weights.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs, or its URL.", required=True)
+WEIGHTS_DIR = paths.define("weights_dir", None, "Folder of pretrained weights.")
+WORKDIR = paths.define("workdir", None, "Folder of the runs, or its URL.", required=True)
 SEEDS = flags.DEFINE_list(
     "seeds", [], "Comma-separated seeds, trained together into WORKDIR/seed_N."
 )

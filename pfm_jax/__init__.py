@@ -23,8 +23,8 @@ Pre-trained Feature Mapping" (2022); equations and tables are cited by their num
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pfm_jax.config import Config, Sources
-from pfm_jax.types import InputError
+from pfm_jax.config import Config
+from pfm_jax.types import InputError, Sources
 
 if TYPE_CHECKING:
     from pfm_jax import datasets, metrics

@@ -6,7 +6,6 @@ arguments of `jit`. (Annotations are not deferred here: flags read the types.)
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from pfm_jax.types import DIRECTIONS
@@ -33,6 +32,8 @@ class DataConfig:
             even for the threshold.
         held_out: fraction of the normal images kept from training, whose scores set the threshold;
             the same images for every seed, unless `shots` are drawn.
+        value_range: value of white in grey images of more than 8 bits (1023 for 10 bits) and in
+            floating-point ones; 0: that of the file's tags, else 65535 or 1.
     """
 
     dataset: str = "mvtec_ad"
@@ -41,6 +42,7 @@ class DataConfig:
     tile_overlap: int = 64
     shots: int = 0
     held_out: float = 0.1
+    value_range: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,24 +203,6 @@ class SweepConfig:
     name: str = "sweep"
     base: Config = dataclasses.field(default_factory=Config)
     cases: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sources:
-    """Locations of data and weights.
-
-    Attributes:
-        data_dir: the folder of the categories, or an archive; None for a packaged data set.
-        weights_dir: a folder of weights; None for the other places of `backbones.locate`.
-    """
-
-    data_dir: str | None = None
-    weights_dir: str | None = None
-
-    @property
-    def data_path(self) -> Path | None:
-        """`data_dir` as a path."""
-        return Path(self.data_dir) if self.data_dir else None
 
 
 PARTS: dict[str, Any] = {

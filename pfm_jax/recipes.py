@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
+import os
 from pathlib import Path
 
 from pfm_jax import backbones
@@ -45,7 +46,7 @@ def load_recipe(name: str) -> Config | SweepConfig:
 
 
 def _recipe_file(name: str) -> Path:
-    if (path := Path(name)).is_file():
+    if (path := Path(os.path.expanduser(name))).is_file():
         return path
     here = Path(__file__).parent
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
@@ -100,6 +101,7 @@ def _check_data(data: DataConfig, stride: int) -> None:
     _check(fits, "data.tile_overlap", overlap, "zero or more, and less than a tile")
     _check(data.shots >= 0, "data.shots", data.shots, "zero or more")
     _check(0 <= data.held_out < 1, "data.held_out", data.held_out, "from 0 to below 1")
+    _check(data.value_range >= 0, "data.value_range", data.value_range, "zero or more")
 
 
 def _check_mapping(mapping: MappingConfig) -> None:

@@ -15,6 +15,7 @@ import dataclasses
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -112,10 +113,11 @@ class Example:
     Attributes:
         path: unique within the category, relative to its root, with forward slashes.
         image: the encoded file.
-        mask: the encoded ground truth (non-zero is anomalous); None for a good image, and
-            everywhere in a data set without masks.
+        mask: the encoded ground truth; None for a good image, and everywhere in a data set
+            without masks.
         label: 0 good, 1 anomalous.
         defect: the kind of defect, `"good"` for none.
+        value_range: value of white, of images of more than 8 bits; 0 for that of the file.
     """
 
     path: str
@@ -123,6 +125,7 @@ class Example:
     mask: bytes | None
     label: int
     defect: str
+    value_range: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -131,10 +134,12 @@ class Dataset:
 
     Attributes:
         train: good images only, to train on.
-        test: good and anomalous images.
-        has_masks: whether pixel metrics can be computed.
-        fingerprint: sha256 (hex) of every path and file.
+        test: good and anomalous images; may lack either or both.
+        has_masks: whether anomalous images have masks.
+        fingerprint: sha256 (hex) of every path and file of the normal images.
         held_out: good images only, to calibrate the threshold on.
+        test_fingerprint: likewise of the test images and masks.
+        warnings: what was passed over, is to be doubted, or can't be measured; names files.
     """
 
     category: str
@@ -143,17 +148,37 @@ class Dataset:
     has_masks: bool
     fingerprint: str
     held_out: Sequence[Example] = ()
+    test_fingerprint: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metrics:
-    """Fractions in [0, 1]; None where the data set has no masks.
+    """Fractions in [0, 1]; None where there are no masks, or test images of one kind only.
 
     `intervals`: 95% bootstrap interval over test images of each AUROC and of PRO.
     """
 
-    image_auroc: float
-    image_ap: float
+    image_auroc: float | None
+    image_ap: float | None
     pixel_auroc: float | None
     pro_auc: float | None
     intervals: dict[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sources:
+    """Locations of data and weights.
+
+    Attributes:
+        data_dir: the folder of the categories, or an archive; None for a packaged data set.
+        weights_dir: a folder of weights; None for the other places of `backbones.locate`.
+    """
+
+    data_dir: str | None = None
+    weights_dir: str | None = None
+
+    @property
+    def data_path(self) -> Path | None:
+        """`data_dir` as a path."""
+        return Path(self.data_dir) if self.data_dir else None

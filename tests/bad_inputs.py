@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import struct
 import sys
 import tempfile
@@ -20,107 +19,18 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from PIL import Image
 
-from pfm_jax import datasets
 from pfm_jax.backbones import locate, torch_checkpoint
 from pfm_jax.backbones import weights as pretrained
-from pfm_jax.config import Sources
-from pfm_jax.datasets import images
 from pfm_jax.inference.detector import Detector
 from pfm_jax.recipes import validate
 from pfm_jax.runs.run import evaluate_run
 from pfm_jax.runs.train import train_categories
 from pfm_jax.serving.batch import predict
 from pfm_jax.sweeps.plan import replaced
-from pfm_jax.types import LEVELS, InputError
+from pfm_jax.types import LEVELS, InputError, Sources
+from tests.bad_files import FILES, TEXT, Case
 from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
-
-Case = Callable[[Path], object]
-
-
-def encoded(kind: str, frames: int = 1, size: tuple[int, int] = (64, 64), **options: Any) -> bytes:
-    pictures = [Image.fromarray(texture(i)).resize(size) for i in range(frames)]
-    buffer = io.BytesIO()
-    more = {"save_all": True, "append_images": pictures[1:]} if frames > 1 else {}
-    pictures[0].save(buffer, kind, **more, **options)
-    return buffer.getvalue()
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG whose header says that it is large."""
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000)))
-
-
-def image(content: bytes, name: str = "train/good/003.png") -> Case:
-    """One file of a category has this content."""
-
-    def case(place: Path) -> object:
-        root = make_category(place / "data" / "grid")
-        (root / name).write_bytes(content)
-        return datasets.load("mvtec_ad", place / "data", "grid")
-
-    return case
-
-
-def decoded(content: bytes, name: str) -> Case:
-    """A training image is added whose header is fine; all images are decoded."""
-
-    def case(place: Path) -> object:
-        root = make_category(place / "data" / "grid")
-        (root / name).write_bytes(content)
-        found = datasets.load("mvtec_ad", place / "data", "grid")
-        return [images.decode_image(example, 64) for example in found.train]
-
-    return case
-
-
-def category(harm: Callable[[Path], object], dataset: str = "mvtec_ad") -> Case:
-    """Something is done to a category's folder."""
-
-    def case(place: Path) -> object:
-        harm(make_category(place / "data" / "grid"))
-        return datasets.load(dataset, place / "data", "grid")
-
-    return case
-
-
-def no_images(root: Path) -> None:
-    shutil.rmtree(root / "train" / "good")
-    (root / "train" / "good").mkdir()
-
-
-def mask_of_another_size(root: Path) -> None:
-    (root / "ground_truth" / "hole" / "001_mask.png").write_bytes(png(np.ones((9, 9), np.uint8)))
-
-
-def same_name_twice(root: Path) -> None:
-    (root / "test" / "hole" / "000.bmp").write_bytes(encoded("bmp"))
-
-
-def link_to_itself(root: Path) -> None:
-    (root / "train" / "good" / "a.png").symlink_to(root / "train" / "good" / "a.png")
-
-
-def turned_image(root: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (root / "test" / "hole" / "000.png").write_bytes(encoded("png", exif=exif))
-
-
-def masks_all_zero(place: Path) -> object:
-    root = make_category(place / "data" / "grid")
-    for mask in (root / "ground_truth" / "hole").iterdir():
-        mask.write_bytes(png(np.zeros((64, 64), np.uint8)))
-    make_weights(place / "weights", "resnet18", "resnet18_caffe")
-    return train_categories(small_config(), sources(place), "grid", place / "run")
 
 
 def trained(field: str, value: object) -> Case:
@@ -131,28 +41,6 @@ def trained(field: str, value: object) -> Case:
         make_weights(place / "weights", "resnet18", "resnet18_caffe")
         recipe = replaced(small_config(), {field: value})
         return train_categories(recipe, sources(place), "grid", place / "run")
-
-    return case
-
-
-def find(dataset: str, data_dir: str | None, name: str) -> Case:
-    """A category is asked for that may not be there."""
-
-    def case(place: Path) -> object:
-        make_category(place / "data" / "grid")
-        (place / "empty").mkdir()
-        root = None if data_dir is None else place / data_dir
-        return datasets.categories(dataset, root, name)
-
-    return case
-
-
-def archive(content: bytes, suffix: str) -> Case:
-    """`data_dir` is a file."""
-
-    def case(place: Path) -> object:
-        (place / f"data{suffix}").write_bytes(content)
-        return datasets.categories("mvtec_ad", place / f"data{suffix}", "all")
 
     return case
 
@@ -289,39 +177,8 @@ def predicting(pattern: str, threshold: float = 0.5, before: float | None = None
     return case
 
 
-TEXT = b"this is no such file"
-PNG = png(texture(0))
 CASES: dict[str, Case] = {
-    # Images.
-    "image: zero bytes": image(b""),
-    "image: text": image(TEXT),
-    "image: truncated in the header": image(PNG[:20]),
-    "image: PNG truncated after the header": image(PNG[: len(PNG) // 2]),
-    "image: JPEG truncated after the header": decoded(encoded("jpeg")[:-500], "train/good/a.jpg"),
-    "image: decompression bomb": image(bomb(60_000, 60_000)),
-    "image: no pixels": image(bomb(0, 0)),
-    "image: 1 pixel high": image(encoded("png", size=(64, 1))),
-    "image: animated": image(encoded("png", 3)),
-    "image: pages": image(encoded("tiff", 2), "train/good/a.tiff"),
-    "image: GIF named PNG": image(encoded("gif")),
-    "image: EPS named PNG": image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-    "image: turned by EXIF, with a mask": category(turned_image),
-    "image: link to itself": category(link_to_itself),
-    "mask: zero bytes": image(b"", "ground_truth/hole/001_mask.png"),
-    "mask: of another size": category(mask_of_another_size),
-    "mask: missing": category(lambda root: os.remove(root / "ground_truth/hole/001_mask.png")),
-    "mask: none marks a pixel": masks_all_zero,
-    "mask: of two images": category(same_name_twice),
-    # Data sets.
-    "data: no folder": find("mvtec_ad", "nowhere", "all"),
-    "data: empty folder": find("mvtec_ad", "empty", "all"),
-    "data: not set": find("mvtec_ad", None, "all"),
-    "data: no such category": find("mvtec_ad", "data", "gird"),
-    "data: no such kind of data set": find("imagenet", "data", "all"),
-    "data: no good images": category(no_images),
-    "data: test images of one class": category(lambda root: shutil.rmtree(root / "test" / "good")),
-    "data: no anomalous images": category(lambda root: shutil.rmtree(root / "test" / "hole")),
-    "data: torn archive": archive(encoded("png") * 3, ".tar.xz"),
+    **FILES,
     # Weights.
     "weights: pickle that calls a shell": file_of_weights(
         zipped(Call(os.system, "touch touched")), ".pth"
@@ -425,7 +282,7 @@ def tables() -> str:
         lines += [f"### {heading}", "", "| what is wrong | what is said |", "|---|---|"]
         for name, case in CASES.items():
             if name.split(":")[0] in kinds:
-                message = told(case).replace("|", "\\|")
+                message = told(case).replace("|", "\\|").replace("\n", "<br>")
                 lines.append(f"| {name} | {message} |")
         lines.append("")
     return "\n".join(lines)

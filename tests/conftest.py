@@ -13,8 +13,8 @@ import pytest
 from tests import checker
 
 if TYPE_CHECKING:
-    from pfm_jax.config import Sources
     from pfm_jax.inference.detector import Detector
+    from pfm_jax.types import Sources
 
 # Before the first import of pfm_jax.model: its functions check the shapes they are annotated with.
 jaxtyping.install_import_hook("pfm_jax.model", f"{checker.__name__}.checked")
@@ -72,7 +72,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """`grid`, with 40 good images, and weights for `small_config`."""
-    from pfm_jax.config import Sources
+    from pfm_jax.types import Sources
     from tests.synthetic import make_category, make_weights
 
     place = tmp_path_factory.mktemp("sources")

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pfm_jax.backbones import locate, torch_checkpoint
-from pfm_jax.datasets import images
+from pfm_jax.datasets import decoding, images
 from pfm_jax.inference import artifact
 from pfm_jax.system import arrays
 from pfm_jax.types import InputError
@@ -42,7 +42,7 @@ def picture(kind: str, mode: str = "RGB", **options: object) -> bytes:
 
 
 def as_image(content: bytes, _: Path) -> object:
-    return images.resized(images.open_rgb(content, "image"), 32)
+    return images.resized(decoding.decode(content, "image").image, 32)
 
 
 def as_torch(content: bytes, place: Path) -> object:

@@ -13,9 +13,10 @@ from PIL import Image
 
 from pfm_jax import backbones
 from pfm_jax.backbones import weights
-from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, Sources, TrainConfig
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.sweeps.plan import replaced
+from pfm_jax.types import Sources
 from tests.parity.goldens.seeded import seeded_tensor
 
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")

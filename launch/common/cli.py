@@ -1,4 +1,4 @@
-"""Shared behaviour of all launchers: `--help` exits 0; bad input prints one line and exits 2."""
+"""Shared behaviour of all launchers: `--help` exits 0; bad input prints what is wrong, exits 2."""
 
 from __future__ import annotations
 
@@ -37,8 +37,14 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    lines = (" ".join(line.split()) for line in message.splitlines())
+    print("error:", "\n".join(lines), file=sys.stderr)
     sys.exit(2)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message is not of an error that Orbax logs in a thread and then raises."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -48,6 +54,7 @@ def run(main: Callable[[], None]) -> None:
     def guarded(_: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax is talkative
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax, on a torn checkpoint
+        absl_logging.get_absl_logger().addFilter(_is_news)
         logging.getLogger("pfm_jax").setLevel(LOG_LEVEL.value.upper())
         interrupts.exit_cleanly()
         try:

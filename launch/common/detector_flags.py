@@ -16,17 +16,19 @@ from pfm_jax.serving import batch
 from pfm_jax.system import mirror
 from pfm_jax.types import InputError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; requires --category.")
+from . import paths
+
+WORKDIR = paths.define("workdir", None, "Folder of the runs; requires --category.")
 CATEGORY = flags.DEFINE_string("category", None, "Category of the run.")
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
-ARTIFACT = flags.DEFINE_string("artifact", None, "Exported or saved detector.")
+WEIGHTS_DIR = paths.define("weights_dir", None, "Folder of the weights, if they have moved.")
+ARTIFACT = paths.define("artifact", None, "Exported or saved detector.")
 FALSE_POSITIVE_RATE = flags.DEFINE_float(
     "false_positive_rate",
     None,
     "False-positive rate of the threshold; default: the artefact's, else "
     f"{calibration.DEFAULT_RATE}.",
 )
-NORMAL = flags.DEFINE_string(
+NORMAL = paths.define(
     "normal", None, "Normal images that set the threshold instead of the held-out ones."
 )
 THRESHOLD = flags.DEFINE_float("threshold", None, "Fixed threshold, instead of a rate.")
@@ -64,14 +66,16 @@ def scorer() -> Scorer:
     return artifact.load(found) if isinstance(found, Path) else found.scorer()
 
 
-def threshold(scorer: Scorer) -> Threshold:
-    """Threshold to apply. Raises InputError if there are too few normal images for the rate."""
+def threshold(scorer: Scorer) -> Threshold | None:
+    """Threshold to apply; None, with a warning, if there are too few normal images for the default.
+
+    Raises InputError: too few for the rate that is asked for.
+    """
     if THRESHOLD.value is not None:
         return Threshold(THRESHOLD.value)
     if scorer.threshold and FALSE_POSITIVE_RATE.value is None and NORMAL.value is None:
         return scorer.threshold
-    rate = (
-        calibration.DEFAULT_RATE if FALSE_POSITIVE_RATE.value is None else FALSE_POSITIVE_RATE.value
-    )
     scores = batch.normal_scores(scorer, NORMAL.value) if NORMAL.value else scorer.normal_scores
-    return calibration.threshold(scores, rate)
+    if FALSE_POSITIVE_RATE.value is None:
+        return calibration.default_threshold(scores)
+    return calibration.threshold(scores, FALSE_POSITIVE_RATE.value)

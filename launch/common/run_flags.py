@@ -6,13 +6,15 @@ from pathlib import Path
 
 from absl import flags
 
-from pfm_jax.config import Sources
 from pfm_jax.system import mirror
+from pfm_jax.types import Sources
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+from . import paths
+
+WORKDIR = paths.define("workdir", None, "Folder of the runs.", required=True)
 CATEGORY = flags.DEFINE_string("category", None, "Category of the run.", required=True)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the data, if it has moved.")
-WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of the weights, if they have moved.")
+DATA_DIR = paths.define("data_dir", None, "Folder of the data, if it has moved.")
+WEIGHTS_DIR = paths.define("weights_dir", None, "Folder of the weights, if they have moved.")
 
 
 @contextmanager

@@ -5,12 +5,14 @@ A new data set is one file beside `folder.py` that implements `Loader`, and its 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -24,6 +26,8 @@ NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
 
 SPLIT_SEED = 0  # of the held-out images
 
+log = logging.getLogger(__name__)
+
 
 class Loader(Protocol):
     """Functions of a data set's module. All raise InputError."""
@@ -34,8 +38,8 @@ class Loader(Protocol):
     def categories(self, root: Path) -> list[str]:
         """All categories below the root, sorted."""
 
-    def load(self, root: Path, category: str) -> Dataset:
-        """One category."""
+    def load(self, root: Path, category: str, value_range: float = 0.0) -> Dataset:
+        """One category, all of whose files were decoded once; see `entries.dataset`."""
 
 
 def _locate(dataset: str, data_dir: str | Path | None) -> tuple[Loader, Path]:
@@ -48,7 +52,8 @@ def _locate(dataset: str, data_dir: str | Path | None) -> tuple[Loader, Path]:
 def categories(dataset: str, data_dir: str | Path | None, chosen: str = "all") -> list[str]:
     """The chosen category, or all, sorted. Raises InputError: no such data set or category."""
     loader, root = _locate(dataset, data_dir)
-    found = loader.categories(root)
+    with _as_given(data_dir, root):
+        found = loader.categories(root)
     if chosen not in ("all", *found):
         near = difflib.get_close_matches(chosen, found)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -56,18 +61,38 @@ def categories(dataset: str, data_dir: str | Path | None, chosen: str = "all") -
     return found if chosen == "all" else [chosen]
 
 
-def load(dataset: str, data_dir: str | Path | None, category: str) -> Dataset:
-    """Loads one category.
+def load(
+    dataset: str, data_dir: str | Path | None, category: str, value_range: float = 0.0
+) -> Dataset:
+    """Loads one category, and logs what is to be said about its files.
 
     Args:
         dataset: one of `NAMES`.
         data_dir: folder of the data set, or an archive of it; unused for `elpv`.
         category: one of `categories`.
+        value_range: see `decoding.decode`.
 
-    Raises InputError: faulty data; names the file.
+    Raises InputError: faulty data; names the files.
     """
     loader, root = _locate(dataset, data_dir)
-    return loader.load(root, category)
+    with _as_given(data_dir, root) as given:
+        found = loader.load(root, category, value_range)
+        for line in found.warnings:
+            log.warning(given(line))
+    return found
+
+
+@contextlib.contextmanager
+def _as_given(data_dir: str | Path | None, root: Path) -> Iterator[Callable[[str], str]]:
+    """Names the user's archive, where a text names the folder it is unpacked to, in errors too."""
+
+    def given(text: str) -> str:
+        return text.replace(str(root), str(data_dir)) if data_dir else text
+
+    try:
+        yield given
+    except InputError as error:
+        raise InputError(given(str(error))) from error
 
 
 def draw_shots(examples: Sequence[Example], shots: int, seed: int) -> Sequence[Example]:

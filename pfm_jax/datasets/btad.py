@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pfm_jax.datasets import archive, folder
+from pfm_jax.datasets import archive
 from pfm_jax.datasets.folder import categories
-from pfm_jax.types import Dataset
+from pfm_jax.datasets.folder import load_with_masks as load
 
 URL = "https://avires.dimi.uniud.it/papers/btad/btad.zip"
 SHA256 = "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a"
@@ -27,9 +27,3 @@ def locate(data_dir: Path | None) -> Path:
     """Folder of the data set; see `datasets.Loader`."""
     root = archive.locate(data_dir or archive.download(URL, SHA256))
     return root / ARCHIVE_FOLDER if (root / ARCHIVE_FOLDER).is_dir() else root
-
-
-def load(root: Path, category: str) -> Dataset:
-    """Loads a category; masks are required. Raises InputError."""
-    train, test, has_masks = folder.scan(root / category, masks_required=True)
-    return folder.dataset(root / category, train, test, category, has_masks=has_masks)

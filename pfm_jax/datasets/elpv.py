@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pfm_jax.datasets.folder import Entry, dataset
+from pfm_jax.datasets.entries import Entry, Layout, dataset
 from pfm_jax.types import Dataset, InputError
 
 CATEGORY = "solar_cells"
@@ -32,7 +32,7 @@ def categories(root: Path) -> list[str]:
     return [CATEGORY]
 
 
-def load(root: Path, category: str) -> Dataset:
+def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads the solar cells."""
     with (root / "labels.csv").open() as lines:
         rows = [line.split() for line in lines if line.strip()]
@@ -42,5 +42,5 @@ def load(root: Path, category: str) -> Dataset:
     held_out = set(order[: len(good) // 4].tolist())
     train = [Entry(path) for i, path in enumerate(good) if i not in held_out]
     test = [Entry(path) for i, path in enumerate(good) if i in held_out]
-    test += [Entry(path, None, 1, "defective") for path in bad]
-    return dataset(root, train, test, category, has_masks=False)
+    test += [Entry(path, (), 1, "defective") for path in bad]
+    return dataset(Layout(root, train, test), category, value_range)

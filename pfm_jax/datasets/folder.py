@@ -1,175 +1,157 @@
 """Categories as plain folders, in the layout popularised by MVTec AD.
 
     ROOT/train/good/*.png
-    ROOT/test/good/*.png
+    ROOT/test/good/*.png                        optional, as all test images are
     ROOT/test/DEFECT/NAME.png
-    ROOT/ground_truth/DEFECT/NAME_mask.png     (or NAME.png; optional in a plain folder)
+    ROOT/ground_truth/DEFECT/NAME_mask.png      optional, for all anomalous images or for none
 
-Images have any of `SUFFIXES`, masks a lossless one; other files are ignored. `ok` (as in BTAD)
-is the same as `good`.
+A mask may also be called NAME, NAME_gt or mask_NAME, with the suffix of any image; those of one
+image may lie in a folder NAME. `ok` and `normal` are the same as `good`. Subfolders are entered
+everywhere. `ROOT` may also hold good images directly and nothing else; all of them are for
+training then.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-from pfm_jax.datasets import images
 from pfm_jax.datasets.archive import locate
-from pfm_jax.datasets.lazy import Lazy
-from pfm_jax.system.files import shown
-from pfm_jax.types import Dataset, Example, InputError
+from pfm_jax.datasets.entries import Entry, Layout, dataset
+from pfm_jax.datasets.walk import children, image_files, is_hidden, told
+from pfm_jax.types import Dataset, InputError
 
 __all__ = ["categories", "load", "locate"]
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-GOOD_NAMES = ("good", "ok")
-
-
-class Entry(NamedTuple):
-    """Files, label and defect of one example; good by default."""
-
-    image: Path
-    mask: Path | None = None
-    label: int = 0
-    defect: str = "good"
-
-
-def examples(root: Path, entries: Sequence[Entry]) -> Lazy:
-    """Examples read lazily from files below `root`, in the given order."""
-
-    def one(index: int) -> Example:
-        image, mask, label, defect = entries[index]
-        name, truth = shown(image.relative_to(root)), read(mask) if mask else None
-        return Example(name, read(image), truth, label, defect)
-
-    return Lazy(one, range(len(entries)))
-
-
-def read(path: Path) -> bytes:
-    """Content of a file. Raises InputError if it can't be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted; empty if the folder is missing."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+GOOD_NAMES = ("good", "ok", "normal")
+ELSEWHERE = "in none of train/good, test/KIND and ground_truth/KIND"
 
 
 def categories(root: Path) -> list[str]:
-    """Categories below `root`, sorted. Raises InputError if there are none."""
-    if not root.is_dir():
-        raise InputError(f"data_dir={root}: no such folder")
-    found = {path.parent.parent.name for g in GOOD_NAMES for path in root.glob(f"*/train/{g}")}
-    if not found:
-        raise InputError(f"data_dir={root}: contains no category (a subfolder with train/good)")
-    return sorted(found)
+    """Categories below `root`, sorted, or its own name if it is one. Raises InputError: none."""
+    root = _inner(root)
+    found = [one.name for one in _folders(root) if _is_category(one)]
+    if found:
+        return found
+    if _is_category(root) or _is_plain(root):
+        return [root.resolve().name]
+    raise InputError(
+        f"data_dir={root}: contains no category (a subfolder with train/good), nor images alone"
+    )
 
 
-def scan(root: Path, *, masks_required: bool) -> tuple[list[Entry], list[Entry], bool]:
-    """Training entries, test entries, and whether anomalous images have masks.
+def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
+    """Loads a category; masks are optional. Raises InputError; see `scan` and `entries.dataset`."""
+    return _load(root, category, value_range, masks_required=False)
+
+
+def load_with_masks(root: Path, category: str, value_range: float = 0.0) -> Dataset:
+    """Loads a category whose anomalous images must have masks. Raises InputError; see `load`."""
+    return _load(root, category, value_range, masks_required=True)
+
+
+def _load(root: Path, category: str, value_range: float, *, masks_required: bool) -> Dataset:
+    root = _inner(root)
+    place = root / category if _is_category(root / category) else root
+    return dataset(scan(place), category, value_range, masks_required=masks_required)
+
+
+def scan(root: Path) -> Layout:
+    """Entries of a category.
 
     Raises:
-        InputError: an empty split, a test split of one class, masks for only some anomalous
-            images (or, with `masks_required`, any missing mask), an unreadable image, or a mask
-            whose size differs from its image's.
+        InputError: no training images, a mask that belongs to no image, or to more than one, or
+            an image with several masks that are not in a folder of its name.
     """
-    train = [Entry(path) for name in GOOD_NAMES for path in images_in(root / "train" / name)]
+    passed: Counter[str] = Counter()
+    train, masks = [], []
+    tested: dict[Path, str] = {}  # image -> its kind
+    for path in image_files(root, passed):
+        match path.relative_to(root).parts:
+            case ("train", kind, _, *_) if is_good(kind):
+                train.append(path)
+            case ("test", kind, _, *_):
+                tested[path] = "good" if is_good(kind) else kind
+            case ("ground_truth", _, *_):
+                masks.append(path)
+            case (_,) if not _is_category(root):
+                train.append(path)
+            case _:
+                passed[ELSEWHERE] += 1
     if not train:
         raise InputError(f"{root / 'train' / 'good'}: no training images")
-    test: list[Entry] = []
-    for folder in sorted((root / "test").glob("*")):
-        for path in images_in(folder):
-            if folder.name in GOOD_NAMES:
-                test.append(Entry(path))
-            else:
-                test.append(Entry(path, _mask_of(root, folder.name, path), 1, folder.name))
-    return train, test, check(root, train, test, masks_required=masks_required)
-
-
-def check(
-    root: Path, train: Sequence[Entry], test: Sequence[Entry], *, masks_required: bool
-) -> bool:
-    """Whether anomalous images have masks. Raises InputError; see `scan`."""
-    if not train:
-        raise InputError(f"{root}: no training images")
-    for label, kind in enumerate(("good", "anomalous")):
-        if not any(entry.label == label for entry in test):
-            raise InputError(f"{root}: no {kind} test images; metrics are undefined")
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(_check_header, (*train, *test)))  # raises the first fault, in this order
-    masks = [entry.mask for entry in test if entry.mask]
-    if twice := next((mask for mask in masks if masks.count(mask) > 1), None):
-        raise InputError(f"{twice}: mask shared by two images whose names differ only in suffix")
-    without = [entry.image for entry in test if entry.label and not entry.mask]
-    has_masks = len(without) < sum(entry.label for entry in test)
-    if without and (masks_required or has_masks):
-        raise InputError(
-            f"{without[0]}: no mask (and {len(without) - 1} others lack one); expected "
-            f"{root}/ground_truth/{without[0].parent.name}/{without[0].stem}_mask.png"
-        )
-    return has_masks
-
-
-def _check_header(entry: Entry) -> None:
-    """Finds faults before training rather than after it: in headers, and in pixels of PNG files.
-
-    The EXIF data of a PNG may follow its pixels, so Pillow decodes those to find it.
-    """
-    headers = [images.header(path) for path in entry[:2] if path]
-    if entry.mask and any(turned for _, turned in headers):
-        raise InputError(f"{entry.image}: EXIF says it is rotated; rotate its pixels instead")
-    sizes = [f"{width}x{height}" for (width, height), _ in headers]
-    if len(set(sizes)) > 1:
-        raise InputError(
-            f"{entry.image}: is {sizes[0]} pixels, its mask {sizes[1]}; resize the mask to match"
-        )
-
-
-def _mask_of(root: Path, defect: str, image: Path) -> Path | None:
-    folder = root / "ground_truth" / defect
-    names = (f"{image.stem}{end}{suffix}" for end in ("_mask", "") for suffix in MASK_SUFFIXES)
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def fingerprint(root: Path, train: Sequence[Entry], test: Sequence[Entry]) -> str:
-    """sha256 (hex) of split, label, relative path and content of every image and mask."""
-    files = [
-        (f"{split}\0{entry.label}\0{shown(path.relative_to(root))}\0", path)
-        for split, entries in (("train", train), ("test", test))
-        for entry in entries
-        for path in entry[:2]
-        if path
+    owned = _masks_of(root, list(tested), masks)
+    test = [
+        Entry(path, tuple(owned[path]), int(kind != "good"), kind) for path, kind in tested.items()
     ]
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
-        contents = pool.map(_sha256, (path for _, path in files))
-        for (name, _), content in zip(files, contents, strict=True):
-            digest.update(name.encode() + content)
-    return digest.hexdigest()
+    return Layout(root, [Entry(path) for path in train], test, told(root, passed))
 
 
-def _sha256(path: Path) -> bytes:
-    return hashlib.sha256(read(path)).digest()
+def _masks_of(root: Path, tested: Sequence[Path], masks: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Test image -> its masks. Raises InputError; see `scan`."""
+    named: dict[Path, list[Path]] = defaultdict(list)
+    for path in tested:
+        named[path.relative_to(root / "test").with_suffix("")].append(path)
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for mask in masks:
+        place = mask.relative_to(root / "ground_truth")
+        wanted = [place.with_name(name) for name in _image_names(mask.stem)] + [place.parent]
+        owners = next((named[one] for one in wanted if one in named), [])
+        if not owners:
+            raise InputError(
+                f"{mask}: a mask of no test image; none in {root / 'test' / place.parent} is "
+                f"called {' or '.join(one.name for one in wanted)}"
+            )
+        if len(owners) > 1:
+            raise InputError(f"{mask}: mask of two images whose names differ only in suffix")
+        found[owners[0]].append(mask)
+    for image, own in found.items():
+        apart = {mask.parent.name for mask in own} == {image.stem}
+        if len(own) > 1 and not apart:
+            raise InputError(f"{own[0]}: {image} has another mask, {own[1]}; keep one")
+    return found
 
 
-def dataset(
-    root: Path, train: Sequence[Entry], test: Sequence[Entry], category: str, *, has_masks: bool
-) -> Dataset:
-    """Category of these entries, whose files are below `root`."""
-    digest = fingerprint(root, train, test)
-    return Dataset(category, examples(root, train), examples(root, test), has_masks, digest)
+def _image_names(mask: str) -> list[str]:
+    """Names, without suffix, that the image of a mask may have."""
+    return list(
+        dict.fromkeys(
+            [mask, mask.removesuffix("_mask"), mask.removesuffix("_gt"), mask.removeprefix("mask_")]
+        )
+    )
 
 
-def load(root: Path, category: str) -> Dataset:
-    """Loads a category; masks are optional. Raises InputError; see `scan`."""
-    train, test, has_masks = scan(root / category, masks_required=False)
-    return dataset(root / category, train, test, category, has_masks=has_masks)
+def is_good(name: str) -> bool:
+    """Whether a folder of this name holds good images."""
+    return name.lower() in GOOD_NAMES
+
+
+def _is_category(folder: Path) -> bool:
+    return any(is_good(one.name) for one in _folders(folder / "train"))
+
+
+def _is_plain(root: Path) -> bool:
+    """Whether a folder holds images, and none of its subfolders does."""
+    found = image_files(root, Counter())
+    return bool(found) and all(path.parent == root for path in found)
+
+
+def _folders(root: Path) -> list[Path]:
+    """Folders in a folder, sorted, but for hidden ones; empty if it is none."""
+    found = children(root) if root.is_dir() else []
+    return [one for one in found if one.is_dir() and not is_hidden(one)]
+
+
+def _inner(root: Path) -> Path:
+    """The folder of the categories, past folders that hold one folder and nothing else.
+
+    Raises InputError: no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"data_dir={root}: no such folder")
+    visible = [one for one in children(root) if not is_hidden(one)]
+    alone = len(visible) == 1 and visible[0].is_dir()
+    if not alone or _is_category(root) or _is_category(visible[0]):
+        return root
+    return _inner(visible[0])

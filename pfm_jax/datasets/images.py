@@ -1,96 +1,27 @@
-"""Image decoding: encoded files to uint8 arrays of one size, by Pillow in threads.
+"""Examples as uint8 arrays of one size, decoded by Pillow in threads.
 
-Images are rotated to their EXIF orientation and converted to RGB: grey is repeated three times,
-palettes are resolved, transparency is dropped, and 16-bit and floating-point images are rescaled
-from their nominal range (0 to 65535, 0 to 1) to 8 bits. Non-square images are resized to a square,
-not cropped.
+See `decoding` for what a file becomes. Non-square images are resized to a square, not cropped.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
-from pfm_jax.types import Example, InputError
+from pfm_jax.datasets import decoding
+from pfm_jax.types import Example
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
-ORIENTATION = 0x0112  # EXIF tag
-UNREADABLE = Exception  # Pillow raises anything on a corrupt file, even TypeError
-MIN_SIDE = 8  # pixels
 PREFETCH_COUNT = 4  # batches decoded ahead of the consumer
-
-
-def open_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decodes a file to 8-bit RGB at its own size.
-
-    Raises:
-        InputError: a format not among `FORMATS`, a damaged file, several images in one file, too
-            few pixels or (Pillow's limit, 179 million) too many; includes `name`.
-    """
-    with opened(io.BytesIO(encoded), name) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith(("I", "F")):
-            values = np.asarray(image, np.float64)
-            scale = 255 if image.mode == "F" else 255 / 65535
-            image = Image.fromarray((values * scale).clip(0, 255).round().astype(np.uint8))
-        return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-
-
-def header(path: Path) -> tuple[tuple[int, int], bool]:
-    """Width and height, and whether EXIF rotates the image; reads no pixels. Raises InputError."""
-    with opened(path, str(path)) as image:
-        return image.size, image.getexif().get(ORIENTATION, 1) != 1
-
-
-@contextlib.contextmanager
-def opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """Image, checked and open for the block, whose errors become InputError."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            check_shape(image, name)
-            yield image
-    except InputError:
-        raise
-    except UNREADABLE as error:
-        raise InputError(f"{name}: not a readable image ({reason(error)})") from error
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Encoded file of an image."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def reason(error: Exception) -> str:
-    """Short text of an error of Pillow."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"not one of {', '.join(FORMATS)}"
-    return str(error) or type(error).__name__
-
-
-def check_shape(image: Image.Image, name: str) -> None:
-    """Checks frame count and size. Raises InputError. (MPO: a JPEG with previews.)"""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise InputError(f"{name}: contains {frames} images; expected one image per file")
-    width, height = image.size
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{name}: is {width}x{height} pixels; the minimum is {MIN_SIDE} per side")
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
@@ -100,21 +31,20 @@ def resized(image: Image.Image, size: int) -> np.ndarray:
 
 def decode_image(example: Example, size: int) -> np.ndarray:
     """Decodes an image to uint8 `[size, size, 3]`. Raises InputError."""
-    return resized(open_rgb(example.image, example.path), size)
+    found = decoding.decode(example.image, example.path, example.value_range)
+    return resized(found.image, size)
 
 
 def decode_mask(example: Example, size: int) -> np.ndarray:
-    """Decodes a ground-truth mask to bool `[size, size]` (nearest); all False for a good image.
+    """Decodes a ground-truth mask to bool `[size, size]` (nearest); all False if there is none.
 
     Raises InputError.
     """
     if example.mask is None:
         return np.zeros((size, size), bool)
-    with opened(io.BytesIO(example.mask), f"mask of {example.path}") as file:
-        coloured = file.mode in ("P", "PA", "LA", "RGBA")  # transparency marks no defect
-        mask = file.convert("RGB") if coloured else file.copy()
-    pixels = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))
-    return np.any(pixels.reshape(size, size, -1) > 0, axis=-1)
+    marked = decoding.decode_mask(example.mask, f"mask of {example.path}").marked
+    nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(nearest)
 
 
 def batches(

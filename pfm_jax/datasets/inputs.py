@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import itertools
-import os
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from pfm_jax.datasets.folder import SUFFIXES, read
-from pfm_jax.datasets.images import UNREADABLE, reason, saved
+from pfm_jax.datasets.decoding import UNREADABLE, reason, saved
+from pfm_jax.datasets.entries import read
 from pfm_jax.datasets.lazy import Lazy
+from pfm_jax.datasets.walk import SUFFIXES, image_files, is_below, is_hidden, told
 from pfm_jax.system.files import shown
 from pfm_jax.types import Example, InputError
 
@@ -29,11 +31,16 @@ from 0 to 1.
 """
 
 
+log = logging.getLogger(__name__)
+
 WANTED = "must be a folder, file, glob, array or PIL image, or a sequence or generator of these"
 
 
-def examples(images: Images) -> Sequence[Example]:
-    """Images as examples. Raises InputError: no images, or another type."""
+def examples(images: Images, value_range: float = 0.0) -> Sequence[Example]:
+    """Images as examples. Raises InputError: no images, or another type.
+
+    `value_range` is that of their files; see `decoding.decode`.
+    """
     if isinstance(images, str | Path):
         items: list[Any] = list(find(images)[1])
     elif isinstance(images, np.ndarray | jax.Array):
@@ -49,7 +56,7 @@ def examples(images: Images) -> Sequence[Example]:
     for index, item in enumerate(items):
         if not isinstance(item, Path | np.ndarray | PIL.Image.Image):
             raise InputError(f"images[{index}] of type {type(item).__name__}: {WANTED}")
-    return Lazy(lambda index: _example(items[index], index), range(len(items)))
+    return Lazy(lambda index: _example(items[index], index, value_range), range(len(items)))
 
 
 def _split(array: np.ndarray) -> list[np.ndarray]:
@@ -73,7 +80,7 @@ def _expanded(item: Any) -> list[Any]:
     return [item]
 
 
-def _example(item: Path | np.ndarray | PIL.Image.Image, index: int) -> Example:
+def _example(item: Path | np.ndarray | PIL.Image.Image, index: int, value_range: float) -> Example:
     name = f"images[{index}]"
     if isinstance(item, Path):
         name, content = shown(item), read(item)
@@ -84,27 +91,37 @@ def _example(item: Path | np.ndarray | PIL.Image.Image, index: int) -> Example:
             content = saved(PIL.ImageOps.exif_transpose(item), "tiff", compression="raw")
         except UNREADABLE as error:
             raise InputError(f"{name}: not a readable image ({reason(error)})") from error
-    return Example(name, content, None, 0, "good")
+    return Example(name, content, None, 0, "good", value_range)
 
 
-def find(images: str | Path) -> tuple[Path, list[Path]]:
-    """Common folder and files, sorted, of a folder (recursively), a glob (with `**`) or a file.
+def find(images: str | Path, output: Path | None = None) -> tuple[Path, list[Path]]:
+    """Common folder and files, sorted, of a folder (with all below), a glob (with `**`) or a file.
 
-    Links to folders are not followed. Raises InputError: no image found.
+    What lies below `output` is not input. Warns of what a folder holds besides; see
+    `walk.image_files`. Raises InputError: no image found.
     """
-    root = place = Path(images)
+    place, passed = Path(images), Counter[str]()
+    root, found = place, image_files(place, passed, output)
     if place.is_file():
-        return place.parent, [place]
-    if place.is_dir():
-        paths = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
-        found = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    else:
-        found = [p for p in map(Path, glob.glob(str(images), recursive=True)) if p.is_file()]
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts[:-1])
-        root = Path(*fixed)
+        root, found = place.parent, [place]
+    elif not place.is_dir():
+        chosen = map(Path, glob.glob(str(images), recursive=True))
+        found = [p for p in chosen if p.is_file() and not (is_hidden(p) or _within(p, output))]
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), place.parts[:-1]))
+    lines = told(place, passed)
     if not found:
-        raise InputError(f"images={images}: no image found ({', '.join(sorted(SUFFIXES))})")
+        raise InputError("; ".join([f"images={images}: no image found ({_suffixes()})", *lines]))
+    for line in lines:
+        log.warning(line)
     return root, sorted(found)
+
+
+def _within(path: Path, output: Path | None) -> bool:
+    return output is not None and is_below(path, output)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))
 
 
 def encoded(array: np.ndarray, name: str) -> bytes:

@@ -12,16 +12,18 @@ seed, are training images, the others good test images. Grey tiles become RGB; a
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from pfm_jax.datasets.archive import locate
-from pfm_jax.datasets.folder import Entry, check, dataset
+from pfm_jax.datasets.entries import Entry, Layout, dataset
+from pfm_jax.datasets.walk import image_files, told
 from pfm_jax.types import Dataset, InputError
 
 CATEGORY = "magnetic_tile"
-FREE, LIST = "MT_Free", "train.txt"
+FREE, LIST, MASK_SUFFIX = "MT_Free", "train.txt", ".png"
 SPLIT_SEED, TRAIN_FRACTION = 0, 0.8
 
 __all__ = ["categories", "load", "locate"]
@@ -34,22 +36,28 @@ def categories(root: Path) -> list[str]:
     return [CATEGORY]
 
 
-def load(root: Path, category: str) -> Dataset:
+def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads the tiles. Raises InputError: another layout, or a listed image is missing."""
     if not (root / FREE / "Imgs").is_dir():
         raise InputError(f"data_dir={root}: contains no folder {FREE}/Imgs")
-    good = sorted((root / FREE / "Imgs").glob("*.jpg"))
+    good, passed = [], Counter[str]()
+    test: list[Entry] = []
+    for folder in sorted(root.glob("MT_*")):
+        files = image_files(folder / "Imgs", passed)
+        masks = {path.stem: path for path in files if path.suffix.lower() == MASK_SUFFIX}
+        tiles = [path for path in files if path.suffix.lower() != MASK_SUFFIX]
+        if folder.name == FREE:
+            good = tiles
+            continue
+        if without := next((path for path in tiles if path.stem not in masks), None):
+            raise InputError(f"{without}: no mask; expected {without.with_suffix(MASK_SUFFIX)}")
+        kind = folder.name.removeprefix("MT_").lower()
+        test += [Entry(path, (masks[path.stem],), 1, kind) for path in tiles]
     chosen = _listed(root, good) if (root / LIST).is_file() else _drawn(good)
     train = [Entry(path) for path in good if path.name in chosen]
-    test = [Entry(path) for path in good if path.name not in chosen]
-    for path in sorted(root.glob("MT_*/Imgs/*.jpg")):
-        if (kind := path.parent.parent.name) != FREE:
-            mask = path.with_suffix(".png")
-            if not mask.is_file():
-                raise InputError(f"{path}: no mask; expected {mask}")
-            test.append(Entry(path, mask, 1, kind.removeprefix("MT_").lower()))
-    check(root, train, test, masks_required=True)
-    return dataset(root, train, test, category, has_masks=True)
+    test = [Entry(path) for path in good if path.name not in chosen] + test
+    layout = Layout(root, train, test, told(root, passed))
+    return dataset(layout, category, value_range, masks_required=True)
 
 
 def _listed(root: Path, good: list[Path]) -> set[str]:

@@ -7,17 +7,8 @@ Masks are required. See `folder` for the layout, and `tfds_builder` for a builde
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pfm_jax.datasets import folder
 from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.folder import categories
-from pfm_jax.types import Dataset
+from pfm_jax.datasets.folder import load_with_masks as load
 
 __all__ = ["categories", "load", "locate"]
-
-
-def load(root: Path, category: str) -> Dataset:
-    """Loads a category; masks are required. Raises InputError; see `folder.scan`."""
-    train, test, has_masks = folder.scan(root / category, masks_required=True)
-    return folder.dataset(root / category, train, test, category, has_masks=has_masks)

@@ -9,7 +9,6 @@ Nothing else in the package uses it: `mvtec_ad` reads the folder itself. No Tens
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from pfm_jax.datasets import folder, images
+from pfm_jax.datasets import decoding, entries, folder
 from pfm_jax.types import Example
 
 __all__ = ["MvtecAd"]
@@ -38,7 +37,9 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        train, test, _ = folder.scan(self.root, masks_required=True)
+        layout = folder.scan(self.root)
+        entries.dataset(layout, self.root.name, masks_required=True)  # checks them
+        train, test = [*layout.train], [*layout.test]
         self.entries = {"train": train, "test": test}
         modes = {_mode(entry.image) for entry in train + test}
         self.channels = 1 if modes == {"L"} else 3
@@ -61,11 +62,13 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self.entries}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, example in enumerate(folder.examples(self.root, self.entries[split])):
+        for index, example in enumerate(entries.examples(self.root, self.entries[split])):
             record = {
-                **dataclasses.asdict(example),
+                "path": example.path,
                 "image": io.BytesIO(self._encoded(example)),
                 "mask": io.BytesIO(example.mask or _empty_mask(example)),
+                "label": example.label,
+                "defect": example.defect,
             }
             yield index, record
 
@@ -73,14 +76,14 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         """Original file if it decodes to `self.channels` as is, else an RGB PNG."""
         if _mode(io.BytesIO(example.image)) == ("L" if self.channels == 1 else "RGB"):
             return example.image
-        return images.saved(images.open_rgb(example.image, example.path), "png")
+        return decoding.saved(decoding.decode(example.image, example.path).image, "png")
 
 
 def _mode(file: Path | io.BytesIO) -> str:
-    with images.opened(file, str(file)) as image:
+    with decoding.opened(file, str(file)) as image:
         return image.mode
 
 
 def _empty_mask(example: Example) -> bytes:
     with Image.open(io.BytesIO(example.image)) as image:
-        return images.saved(Image.new("L", image.size), "png")
+        return decoding.saved(Image.new("L", image.size), "png")

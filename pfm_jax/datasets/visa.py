@@ -14,7 +14,7 @@ import csv
 from pathlib import Path
 
 from pfm_jax.datasets import archive
-from pfm_jax.datasets.folder import Entry, check, dataset
+from pfm_jax.datasets.entries import Entry, Layout, dataset
 from pfm_jax.types import Dataset, InputError
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
@@ -44,16 +44,16 @@ def categories(root: Path) -> list[str]:
     return sorted({row["object"] for row in _rows(root)})
 
 
-def load(root: Path, category: str) -> Dataset:
+def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads a category. Raises InputError: no split, or one that lists missing files."""
     splits: dict[str, list[Entry]] = {"train": [], "test": []}
     for row in _rows(root):
         if row["object"] == category:
             good = row["label"] == "normal"
-            mask = root / row["mask"] if row["mask"] and not good else None
-            entry = Entry(root / row["image"], mask, int(not good), "good" if good else "anomaly")
+            masks = (root / row["mask"],) if row["mask"] and not good else ()
+            entry = Entry(root / row["image"], masks, int(not good), "good" if good else "anomaly")
             splits[row["split"]].append(entry)
     if any(entry.label for entry in splits["train"]):
         raise InputError(f"{root}: the split puts anomalous images of {category} into training")
-    check(root, splits["train"], splits["test"], masks_required=True)
-    return dataset(root, splits["train"], splits["test"], category, has_masks=True)
+    layout = Layout(root, splits["train"], splits["test"])
+    return dataset(layout, category, value_range, masks_required=True)

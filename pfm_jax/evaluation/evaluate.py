@@ -22,7 +22,7 @@ from pfm_jax.inference import calibration
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import scoring
-from pfm_jax.types import Dataset, Metrics, ScoreMaps
+from pfm_jax.types import Dataset, InputError, Metrics, ScoreMaps
 
 SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
@@ -38,7 +38,8 @@ class Evaluation:
         combinations: name of a combination of levels -> its metrics, never standardised.
         paths, labels, scores: of the test images; labels `[N]` are 0 (good) or 1 (anomalous).
         decisions: threshold from held-out images, and the fractions of good (`false_positives`)
-            and anomalous (`recall`) test images above it; None with too few held-out images.
+            and anomalous (`recall`) test images above it, None if there are none; None with too
+            few held-out images.
         panels: pictures of the most and the least anomalous test images.
         segmentation_threshold: score exceeded by `SEGMENTATION_RATE` of all normal pixels, for
             pictures; None without masks.
@@ -65,7 +66,8 @@ class Evaluation:
 def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = ()) -> Evaluation:
     """Evaluates a detector on the test images of a data set.
 
-    `combinations` of levels are measured in addition to each level and all of them.
+    `combinations` of levels are measured in addition to each level and all of them. What the test
+    images don't allow to measure is None.
 
     Raises:
         InputError: an unreadable image or mask, or a non-finite score.
@@ -73,6 +75,8 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
     levels, size = detector.config.levels, detector.config.data.image_size
     labels = np.array([example.label for example in dataset.test])
     masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
+    if masks is not None and not masks.any():
+        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
     regions = metrics.label(masks) if masks is not None else None
     maps, scores = _score(detector, dataset, combinations)
     measured = {
@@ -105,8 +109,8 @@ def decisions(
     over = scores > threshold.value
     return {
         **dataclasses.asdict(threshold),
-        "false_positives": float(over[labels == 0].mean()),
-        "recall": float(over[labels == 1].mean()),
+        "false_positives": float(over[labels == 0].mean()) if (labels == 0).any() else None,
+        "recall": float(over[labels == 1].mean()) if (labels == 1).any() else None,
     }
 
 
@@ -144,6 +148,7 @@ def _score(
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     parts = (*((level,) for level in detector.config.levels), *map(tuple, combinations))
+    names = ("fused", *map(joined, parts))
 
     def judged(images: Any) -> Judged:
         return _judged(score_batch(detector, images), parts, detector.config.scoring)
@@ -155,7 +160,8 @@ def _score(
             if dataset.has_masks:
                 maps[name].append(np.asarray(found.maps[name]))
     stacked = {name: np.concatenate(batches) for name, batches in maps.items()}
-    return stacked, {name: np.concatenate(batches) for name, batches in scores.items()}
+    empty = np.zeros(0, np.float32)
+    return stacked, {name: np.concatenate([empty, *scores[name]]) for name in names}
 
 
 def _measure(
@@ -164,18 +170,20 @@ def _measure(
     labels: np.ndarray,
     regions: metrics.Regions | None,
 ) -> Metrics:
-    pixel_auroc = pro_auc = None
-    intervals = {"image_auroc": bootstrap.image_interval(scores, labels)}
+    image_auroc = image_ap = pixel_auroc = pro_auc = None
+    intervals, both_kinds = {}, len(np.unique(labels)) == 2
+    if both_kinds:
+        image_auroc, image_ap = (
+            metrics.image_auroc(scores, labels),
+            metrics.image_ap(scores, labels),
+        )
+        intervals["image_auroc"] = bootstrap.image_interval(scores, labels)
     if maps is not None and regions is not None:
         pixel_auroc, pro_auc = _pixel_metrics(maps, regions)
-        intervals["pixel_auroc"], intervals["pro_auc"] = bootstrap.pixel_intervals(maps, regions)
-    return Metrics(
-        image_auroc=metrics.image_auroc(scores, labels),
-        image_ap=metrics.image_ap(scores, labels),
-        pixel_auroc=pixel_auroc,
-        pro_auc=pro_auc,
-        intervals=intervals,
-    )
+        if both_kinds:
+            both = bootstrap.pixel_intervals(maps, regions)
+            intervals["pixel_auroc"], intervals["pro_auc"] = both
+    return Metrics(image_auroc, image_ap, pixel_auroc, pro_auc, intervals)
 
 
 def _pixel_metrics(maps: np.ndarray, regions: metrics.Regions) -> tuple[float, float]:

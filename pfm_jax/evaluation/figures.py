@@ -71,17 +71,18 @@ def _heat(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, anomaly_map: np.ndarray, threshold: float, *, is_anomalous: bool
+    image: np.ndarray, anomaly_map: np.ndarray, threshold: float | None, score: float
 ) -> bytes:
     """Draws a PNG: the image `[H, W, 3]` in grey under its anomaly map `[H, W]`.
 
     Regions of an anomalous image above the threshold are outlined in red. The colour scale, common
-    to all images, runs from half to twice the threshold.
+    to all images, runs from half to twice the threshold; without one, to twice the image's score.
     """
-    scaled = (np.clip(anomaly_map / max(threshold, 1e-9), 0.5, 2) - 0.5) / 1.5
+    limit = score if threshold is None else threshold
+    scaled = (np.clip(anomaly_map / max(limit, 1e-9), 0.5, 2) - 0.5) / 1.5
     heat, weight = _heat(scaled), 0.8 * np.sqrt(scaled)[..., None]
     shown = (1 - weight) * image.mean(-1, keepdims=True) / 255 + weight * heat
-    over = (anomaly_map > threshold) & is_anomalous
+    over = (anomaly_map > limit) & (threshold is not None and score > limit)
     inner = over.copy()
     inner[1:-1, 1:-1] &= over[:-2, 1:-1] & over[2:, 1:-1] & over[1:-1, :-2] & over[1:-1, 2:]
     inner[[0, -1]] = inner[:, [0, -1]] = False

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax import metrics
-from pfm_jax.datasets import images
+from pfm_jax.datasets import decoding, images
 from pfm_jax.datasets.inputs import encoded
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.evaluation import synthetic
@@ -35,7 +35,7 @@ def made_up(held_out: Sequence[Example]) -> Lazy:
 
     def picture(number: int) -> np.ndarray:
         example, turn = held_out[number // turned], number % turned
-        array = np.asarray(images.open_rgb(example.image, example.path))
+        array = np.asarray(decoding.decode(example.image, example.path, example.value_range).image)
         return np.ascontiguousarray(np.rot90(array[:, ::-1] if turn >= 4 else array, turn))
 
     def one(index: int) -> Example:

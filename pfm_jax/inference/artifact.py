@@ -6,14 +6,19 @@ Loading needs jax, numpy and Pillow, and no code that trained the detector.
                         anomaly_maps [b, size, size] and the maps of each level; any b
     weights.npz         the arrays, named
     manifest.json       order of the weights, preprocessing, threshold, held-out scores, origin,
-                        sha256 of the two other files
+                        build (date, jax, and until when which jax reads it), sha256 of the others
+
+The program is readable for as long as `jax.export` promises; a detector's own file, of recipe and
+arrays, does not expire.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
+import logging
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +33,15 @@ from pfm_jax.system import devices
 from pfm_jax.types import InputError
 
 FORMAT = "pfm_jax artifact 1"
+PROMISED = datetime.timedelta(days=180)
+"""What `jax.export` guarantees: programs are read by each jax that is released so long after."""
+
+AGAIN = "export it again: python -m launch.export, from the run or the detector's own file"
+
 PROGRAM, WEIGHTS, MANIFEST = "program.stablehlo", "weights.npz", "manifest.json"
+
+
+log = logging.getLogger(__name__)
 
 
 class Artifact(NamedTuple):
@@ -52,6 +65,14 @@ def pack(artifact: Artifact) -> bytes:
         for name, content in held.items():
             file.writestr(name, content)
     return buffer.getvalue()
+
+
+def build() -> dict[str, str]:
+    """Facts about an export that is made now, for its manifest."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    until = today + PROMISED
+    readers = f"jax {jax.__version__}, and any that is released before {until}"
+    return {"date": f"{today}", "jax": jax.__version__, "until": f"{until}", "readers": readers}
 
 
 def is_artifact(path: Path) -> bool:
@@ -80,8 +101,19 @@ def read(path: Path) -> Artifact:
 
 
 def program(artifact: Artifact) -> Any:
-    """Loads the program and its weights: uint8 `[b, size, size, 3]` -> its outputs."""
-    call = jax.jit(export.deserialize(bytearray(artifact.program)).call)
+    """Loads the program and its weights: uint8 `[b, size, size, 3]` -> its outputs.
+
+    Warns after the time for which it is promised to be readable. Raises InputError: it is not.
+    """
+    built, today = artifact.manifest["build"], datetime.datetime.now(datetime.UTC).date()
+    about = f"the program was made by jax {built['jax']} to be read until {built['until']}"
+    if jax.__version__ != built["jax"] and f"{today}" > built["until"]:
+        log.warning("%s; this is jax %s: %s", about, jax.__version__, AGAIN)
+    try:
+        call = jax.jit(export.deserialize(bytearray(artifact.program)).call)
+    except Exception as error:  # jax raises anything, even AssertionError
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{about}, and jax {jax.__version__} can't ({reason}); {AGAIN}") from error
     weights = devices.replicate(list(artifact.weights.values()))
     return lambda images: call(weights, images)
 
@@ -89,7 +121,11 @@ def program(artifact: Artifact) -> Any:
 def load(path: Path) -> Scorer:
     """Loads an exported detector as a scorer. Raises InputError; see `read`."""
     artifact = read(path)
-    run, manifest = program(artifact), artifact.manifest
+    manifest = artifact.manifest
+    try:
+        run = program(artifact)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
     def score_batch(images: Any) -> tuple[Any, Any]:
         found = run(images)
@@ -100,5 +136,6 @@ def load(path: Path) -> Scorer:
         size=manifest["preprocessing"]["size"],
         normal_scores=np.array(manifest["normal_scores"], np.float32),
         fingerprint="".join(manifest["sha256"].values()),
-        threshold=Threshold(**manifest["threshold"]),
+        threshold=manifest["threshold"] and Threshold(**manifest["threshold"]),
+        value_range=manifest["preprocessing"]["value_range"],
     )

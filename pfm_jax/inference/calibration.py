@@ -9,6 +9,7 @@ Bates et al., 2023, "Testing for outliers with conformal p-values".)
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 
 import numpy as np
@@ -18,6 +19,9 @@ from pfm_jax.types import InputError
 
 DEFAULT_RATE = 0.05
 """False-positive rate of thresholds, unless another is asked for."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,20 +66,32 @@ def threshold(normal_scores: np.ndarray, false_positive_rate: float) -> Threshol
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(f"false_positive_rate={false_positive_rate}: must be above 0 and below 1")
-    n, needed = len(normal_scores), images_needed(false_positive_rate)
-    if n < needed:
-        reachable = (
-            f", or ask for a rate of {math.ceil(1000 / (n + 1)) / 1000:g} or more" if n else ""
-        )
-        raise InputError(
-            f"false_positive_rate={false_positive_rate:g} needs {needed} normal images that were "
-            f"held out, there are {n}: give a folder of others{reachable}"
-        )
+    n = len(normal_scores)
+    if n < images_needed(false_positive_rate):
+        raise InputError(too_few(n, false_positive_rate))
     above = math.floor((n + 1) * false_positive_rate + 1e-9)
     value = np.partition(normal_scores, n - above)[n - above]
     # The rate above the k-th smallest of n follows Beta(n + 1 - k, k); `above` is n + 1 - k.
     bound = stats.beta.ppf(0.95, above, n + 1 - above)
     return Threshold(float(value), false_positive_rate, float(bound), n)
+
+
+def too_few(n: int, false_positive_rate: float) -> str:
+    """Sentence for `n` held-out images that are too few for a rate; names what else can be had."""
+    rate = math.ceil(1000 / (n + 1)) / 1000
+    reachable = f", or ask for a rate of {rate:g} or more" if n else ""
+    return (
+        f"false_positive_rate={false_positive_rate:g} needs {images_needed(false_positive_rate)} "
+        f"normal images that were held out, there are {n}: give a folder of others{reachable}"
+    )
+
+
+def default_threshold(normal_scores: np.ndarray) -> Threshold | None:
+    """The threshold of `DEFAULT_RATE`; None, with a warning, if there are too few images for it."""
+    if (n := len(normal_scores)) >= images_needed(DEFAULT_RATE):
+        return threshold(normal_scores, DEFAULT_RATE)
+    log.warning("no threshold, and so no decisions: %s", too_few(n, DEFAULT_RATE))
+    return None
 
 
 def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:

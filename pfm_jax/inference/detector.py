@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from jax import Array
 
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.config import Config, from_dict, to_dict
-from pfm_jax.datasets.images import ahead, map_at, open_rgb, resized
+from pfm_jax.datasets.decoding import decode
+from pfm_jax.datasets.images import ahead, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
 from pfm_jax.inference.calibration import Threshold
@@ -26,6 +28,8 @@ from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import FoldedHeads, fold
 from pfm_jax.system import arrays, devices
 from pfm_jax.types import Example, InputError, Normality, ScoreMaps
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,8 +105,9 @@ class Detector:
             found = score_batch(self, images)
             return found.image_scores, found.fused
 
-        size = self.config.data.image_size
-        return Scorer(of_batch, size, self.normal_scores, self.fingerprint)
+        data = self.config.data
+        about = self.normal_scores, self.fingerprint
+        return Scorer(of_batch, data.image_size, *about, value_range=data.value_range)
 
     def score(self, images: Images) -> tuple[np.ndarray, list[np.ndarray]]:
         """Scores images: a folder, files, a glob, arrays, PIL images; see `datasets.inputs.Images`.
@@ -110,13 +115,17 @@ class Detector:
         Returns image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own
         resolution. Raises InputError: an image that can't be read.
         """
-        given, size, most = examples(images), self.config.data.image_size, devices.batch_size()
+        data, most = self.config.data, devices.batch_size()
+        given = examples(images, data.value_range)
 
         def decoded(start: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
             pixels, sizes = [], []
             for index in range(start, min(start + most, len(given))):
-                image = open_rgb(given[index].image, given[index].path)
-                pixels.append(resized(image, size))
+                example = given[index]
+                image, notes = decode(example.image, example.path, example.value_range)
+                for note in notes:
+                    log.warning("%s: %s", example.path, note)
+                pixels.append(resized(image, data.image_size))
                 sizes.append(image.size)
             return np.stack(pixels), sizes
 
@@ -131,17 +140,19 @@ class Detector:
             maps += [map_at(m, s) for m, s in zip(small, sizes, strict=True)]
         return np.concatenate(scores), maps
 
-    def predict(
-        self, images: Images, false_positive_rate: float = calibration.DEFAULT_RATE
-    ) -> Prediction:
+    def predict(self, images: Images, false_positive_rate: float | None = None) -> Prediction:
         """Scores images and decides which are anomalous.
 
-        Raises InputError: too few held-out images for the rate, or an image that can't be read.
+        With too few held-out images for the default rate (None) there are no decisions, and a
+        warning. Raises InputError: too few for the given rate, or an image that can't be read.
         """
-        threshold = calibration.threshold(self.normal_scores, false_positive_rate)
+        normal, rate = self.normal_scores, false_positive_rate
+        found = calibration.default_threshold(normal)
+        threshold = found if rate is None else calibration.threshold(normal, rate)
         scores, maps = self.score(images)
         p_values = calibration.p_values(scores, self.normal_scores)
-        return Prediction(scores, p_values, scores > threshold.value, threshold, maps)
+        over = None if threshold is None else scores > threshold.value
+        return Prediction(scores, p_values, over, threshold, maps)
 
     def save(self, path: str | Path, *, networks: bool = True) -> None:
         """Writes the detector to one file, atomically.
@@ -191,14 +202,14 @@ class Prediction(NamedTuple):
         scores: `[N]`, of the anomaly maps; 1 is about as good a mapping as expected or, of
             standardised maps, 0.
         p_values: `[N]`; see `calibration.p_values`.
-        is_anomalous: bool `[N]`, whether the score exceeds the threshold.
+        is_anomalous: bool `[N]`, whether the score exceeds the threshold; None without one.
         anomaly_maps: for each image `[H, W]`, at its own resolution.
     """
 
     scores: np.ndarray
     p_values: np.ndarray
-    is_anomalous: np.ndarray
-    threshold: Threshold
+    is_anomalous: np.ndarray | None
+    threshold: Threshold | None
     anomaly_maps: list[np.ndarray]
 
 

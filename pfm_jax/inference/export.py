@@ -31,7 +31,7 @@ def outputs(found: ScoreMaps) -> dict[str, Any]:
     return {"image_scores": found.image_scores, **maps}
 
 
-def make(detector: Detector, threshold: Threshold) -> artifact.Artifact:
+def make(detector: Detector, threshold: Threshold | None) -> artifact.Artifact:
     """Exports a detector, for any batch size on all of `PLATFORMS`.
 
     Products have the precision that the detector's have on this machine.
@@ -52,11 +52,12 @@ def make(detector: Detector, threshold: Threshold) -> artifact.Artifact:
     return artifact.Artifact(bytes(exported.serialize()), weights, manifest)
 
 
-def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
+def _manifest(detector: Detector, threshold: Threshold | None) -> dict[str, Any]:
     sides = {side: one.backbone for side, one in detector.networks.pair._asdict().items()}
     return {
         "preprocessing": {
             "size": detector.config.data.image_size,
+            "value_range": detector.config.data.value_range,
             "colours": "RGB, uint8",
             "resample": "lanczos",
             "normalised_by_the_program": {
@@ -64,7 +65,8 @@ def _manifest(detector: Detector, threshold: Threshold) -> dict[str, Any]:
                 for side, backbone in sides.items()
             },
         },
-        "threshold": dataclasses.asdict(threshold),
+        "build": artifact.build(),
+        "threshold": threshold and dataclasses.asdict(threshold),
         "normal_scores": [float(score) for score in detector.normal_scores],
         "origin": {**detector.record.origin, "config": to_dict(detector.config)},
     }
@@ -83,7 +85,7 @@ def _no_paths() -> Iterator[None]:
 
 
 def write(
-    detector: Detector, threshold: Threshold, examples: Sequence[Example], path: Path
+    detector: Detector, threshold: Threshold | None, examples: Sequence[Example], path: Path
 ) -> float:
     """Writes the artefact, once it was read back and passed `check` on the examples.
 

@@ -27,6 +27,7 @@ class Scorer:
         normal_scores: `[n]`, of held-out normal images; may be empty.
         fingerprint: identifies the detector.
         threshold: its own, if it has one.
+        value_range: of grey images of more than 8 bits; see `decoding.decode`.
     """
 
     score_batch: ScoreBatch
@@ -34,6 +35,7 @@ class Scorer:
     normal_scores: np.ndarray
     fingerprint: str
     threshold: Threshold | None = None
+    value_range: float = 0.0
 
     def stream(
         self, batches: Iterable[tuple[np.ndarray, T]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.datasets.images import masks
 from pfm_jax.datasets.lazy import chain
 from pfm_jax.model.problem import Extent, make_extent
 from pfm_jax.runs.programs import lowered
@@ -13,7 +12,7 @@ from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import compilation
 from pfm_jax.training import cache
 from pfm_jax.training.cache import FeatureCache
-from pfm_jax.types import Dataset, InputError
+from pfm_jax.types import Dataset
 
 CachedFeatures = Callable[[], FeatureCache]
 """Gives the features of the runs' training images, where they are kept for further runs."""
@@ -36,13 +35,9 @@ def extract_features(
 ) -> FeatureCache:
     """Extracts the features of the runs' data sets, one after the other, if none are given.
 
-    The cache has room for `room` images or more. Raises InputError: masks that mark nothing.
+    The cache has room for `room` images or more.
     """
     problem = runs[0].problem
-    tested = {id(one.dataset.test): one.dataset for run in runs for one in run.evaluated}
-    for dataset in tested.values():
-        if dataset.has_masks and not masks(dataset.test, problem.tiles.image).any():
-            raise InputError(f"{dataset.category}: no mask marks a pixel, nothing can be measured")
     if features:
         return cache.at_levels(features(), problem.levels)
     images = chain([dataset.train for dataset in dict.fromkeys(run.dataset for run in runs)])

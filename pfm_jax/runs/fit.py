@@ -44,11 +44,11 @@ def fit(
     config = config or Config()
     validate(config)
     keep_programs()
-    given = examples(images)  # once: a generator is consumed
+    given = examples(images, config.data.value_range)  # once: a generator is consumed
     shots = datasets.draw_shots(given, config.data.shots, config.seed)
     train, held_out = datasets.hold_out(shots, config.data.held_out)
     if normal is not None:
-        train, held_out = shots, examples(normal)
+        train, held_out = shots, examples(normal, config.data.value_range)
     normality.check(config, len(train))
     networks, weights = load_networks(config.networks, config.levels, weights_dir)
     problem = make_problem(config)

@@ -72,9 +72,19 @@ def read_run(folder: Path) -> Provenance:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """Content of `run.json`; `{}` if there is none that can be read."""
+    """Content of `run.json`; see `_read_json`."""
+    return _read_json(folder / RUN)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Content of `metrics.json`; see `_read_json`."""
+    return _read_json(folder / METRICS)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a file; `{}` if there is none that can be read."""
     try:
-        found = json.loads((folder / RUN).read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -120,6 +130,7 @@ def logged(folder: Path) -> Iterator[None]:
         yield
         return
     handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s: %(message)s"))
     package = logging.getLogger("pfm_jax")
     package.addHandler(handler)
@@ -147,9 +158,8 @@ def append_curve(folder: Path, step: int, losses: Mapping[str, np.ndarray]) -> N
         lines.append(json.dumps({"step": last, "loss": means}) + "\n")
     if not devices.is_primary():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / CURVE).open("a") as file:
-        file.writelines(lines)
+    files.make(folder)
+    files.append(folder / CURVE, "".join(lines).encode())
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
@@ -174,8 +184,9 @@ def truncate_curve(folder: Path, step: int) -> None:
 def write_evaluation(folder: Path, found: Evaluation, results: Mapping[str, Any]) -> None:
     """Writes `scores.csv`, the pictures and at last `results` as `metrics.json`."""
     write_scores(folder / "scores.csv", found.paths, found.scores, found.labels)
-    heatmaps = figures.heatmaps(found.panels, str(results["category"]), gallery.MOST_ANOMALOUS)
-    files.write(folder / "heatmaps.png", heatmaps)
+    if found.panels:
+        heatmaps = figures.heatmaps(found.panels, str(results["category"]), gallery.MOST_ANOMALOUS)
+        files.write(folder / "heatmaps.png", heatmaps)
     for index, panel in enumerate(found.panels):
         strip = figures.strip(panel, found.segmentation_threshold)
         files.write(folder / "gallery" / f"{index}.png", strip)

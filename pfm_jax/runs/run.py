@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 
 from pfm_jax import datasets
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.evaluation import proxy
 from pfm_jax.evaluation.evaluate import Combinations, Evaluation, evaluate
 from pfm_jax.inference import normality
@@ -20,10 +21,13 @@ from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.runs import record
 from pfm_jax.system import devices, files
 from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
-from pfm_jax.types import Dataset, Example, InputError
+from pfm_jax.types import Dataset, Example, InputError, Sources
 
 PATHS = ("data_dir", "weights_dir")
 """Fields of the provenance that are paths of the machine it was trained on."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,8 +86,11 @@ class RunFolder:
     def evaluate(self, detector: Detector) -> tuple[Evaluation, dict[str, Any]]:
         """Evaluates the run's detector; returns the evaluation and the content of `metrics.json`.
 
-        `record.write_evaluation` writes both.
+        On the test images as they are now. `record.write_evaluation` writes both.
         """
+        before = record.read_metrics(self.folder).get("test_data", self.dataset.test_fingerprint)
+        if before != self.dataset.test_fingerprint:
+            log.warning("%s: the test images are others than at the last evaluation", self.folder)
         with record.timed(self.seconds, "evaluate"):
             found = evaluate(detector, self.dataset, self.combinations)
         held_out = [example.path for example in self.dataset.held_out]
@@ -98,6 +105,7 @@ class RunFolder:
                 "test_anomalous": int(found.labels.sum()),
             },
             "step": self.total_steps,
+            "test_data": self.dataset.test_fingerprint,
             **self.provenance.to_json(),
             "seed": self.config.seed,
         }
@@ -120,7 +128,7 @@ def load_datasets(configs: Sequence[Config], category: str, sources: Sources) ->
     unless shots are drawn. Raises InputError.
     """
     data = configs[0].data
-    place = data.dataset, sources.data_path, category
+    place = data.dataset, sources.data_path, category, data.value_range
     if devices.is_primary():  # prepares the cache, where the others find it
         found = datasets.load(*place)
     devices.barrier("data")
@@ -191,12 +199,16 @@ def _load_run(folder: Path, sources: Sources) -> RunFolder:
 
 
 def examples_of(workdir: Path, category: str, sources: Sources) -> Sequence[Example]:
-    """Test images of a run, from where they are now or were. Raises InputError."""
-    return _load_run(workdir / category, sources).dataset.test
+    """Test images of a run, or else normal ones, from where they are now or were.
+
+    Raises InputError.
+    """
+    dataset = _load_run(workdir / category, sources).dataset
+    return dataset.test or dataset.held_out or dataset.train
 
 
 def _load_finished(workdir: Path, category: str, sources: Sources) -> tuple[Detector, RunFolder]:
-    """Loads a finished run and its detector. Raises InputError if data or weights changed."""
+    """Loads a finished run and its detector. Raises InputError: other training data or weights."""
     detector = load_detector(workdir, category, sources.weights_dir)
     run = _load_run(workdir / category, sources)
     now = dataclasses.replace(run.provenance, data=run.dataset.fingerprint)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent
 from pfm_jax.recipes import validate
@@ -30,7 +30,7 @@ from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import loop
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
 from pfm_jax.training.step import TrainState, init_state
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +230,11 @@ def _evaluate(
         detector = make_detector(networks, state.heads, *parts)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)
-    found, results = run.evaluate(detector)
+    try:
+        found, results = run.evaluate(detector)
+    except InputError as error:
+        kept = "training is done and kept; mend that and give the same command again"
+        raise InputError(f"{error} ({kept})") from error
 
     def write() -> None:
         record.write_evaluation(run.folder, found, results)

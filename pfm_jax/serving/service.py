@@ -1,7 +1,8 @@
 """HTTP scoring service (extra `serve`).
 
     POST /score[?map=none|tiff|overlay]   an image file as the body -> JSON: score, p_value,
-                                          threshold, is_anomalous, width, height, map (base64)
+                                          threshold, is_anomalous, width, height, map (base64),
+                                          warnings
     GET  /                                upload page
     GET  /health, /metrics                status, and counters in Prometheus format
 
@@ -29,7 +30,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from pfm_jax.datasets import images
+from pfm_jax.datasets import decoding, images
+from pfm_jax.datasets.decoding import Decoded
 from pfm_jax.evaluation import figures
 from pfm_jax.inference import calibration
 from pfm_jax.inference.calibration import Threshold
@@ -56,26 +58,26 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS = Limits()
 
 
-def decode(body: bytes, megapixels: float) -> Image.Image:
+def decode(body: bytes, megapixels: float, value_range: float) -> Decoded:
     """Decodes the image of a request. Raises HTTPException if unreadable or too large."""
     limit = f"more than {megapixels:g} million"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            with Image.open(io.BytesIO(body), formats=images.FORMATS) as header:
+            with Image.open(io.BytesIO(body), formats=decoding.FORMATS) as header:
                 width, height = header.size
     except UnidentifiedImageError as error:
-        known = ", ".join(images.FORMATS)
+        known = ", ".join(decoding.FORMATS)
         raise HTTPException(415, f"the body is not an image file ({known})") from error
     except Image.DecompressionBombError as error:
         raise HTTPException(413, f"the image has {limit} pixels") from error
-    except images.UNREADABLE as error:
-        detail = f"the image: not a readable image ({images.reason(error)})"
+    except decoding.UNREADABLE as error:
+        detail = f"the image: not a readable image ({decoding.reason(error)})"
         raise HTTPException(422, detail) from error
     if width * height > megapixels * 1e6:
         raise HTTPException(413, f"the image is {width}x{height} pixels, {limit}")
     try:
-        return images.open_rgb(body, "the image")
+        return decoding.decode(body, "the image", value_range)
     except InputError as error:
         raise HTTPException(422, str(error)) from error
 
@@ -107,7 +109,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 class Service:
     """Request handlers and their Prometheus counters."""
 
-    def __init__(self, scorer: Scorer, threshold: Threshold, limits: Limits) -> None:
+    def __init__(self, scorer: Scorer, threshold: Threshold | None, limits: Limits) -> None:
         self.scorer, self.threshold, self.limits = scorer, threshold, limits
         self.registry = registry = CollectorRegistry()
         self.answers = Counter("pfm_requests", "Requests by status.", ["status"], registry=registry)
@@ -126,11 +128,14 @@ class Service:
         with self.seconds.time():
             body = await read_body(request, self.limits)
             async with self.decoders:
-                image = await asyncio.to_thread(decode, body, self.limits.megapixels)
+                limits = self.limits.megapixels, self.scorer.value_range
+                image, notes = await asyncio.to_thread(decode, body, *limits)
                 pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
             score, anomaly_map = await self.batcher.score(pixels)
             content = await asyncio.to_thread(self._answer, image, score, anomaly_map, kind)
-        self.images.labels("anomalous" if content["is_anomalous"] else "normal").inc()
+            content["warnings"] = [f"the image: {note}" for note in notes]
+        decision = {True: "anomalous", False: "normal", None: "undecided"}
+        self.images.labels(decision[content["is_anomalous"]]).inc()
         self.answers.labels("200").inc()
         return JSONResponse(content)
 
@@ -139,18 +144,18 @@ class Service:
     ) -> dict[str, Any]:
         """Content of the response to `POST /score`."""
         p_value = float(calibration.p_values(np.array([score]), self.scorer.normal_scores)[0])
-        threshold, picture = self.threshold.value, None
+        threshold = None if self.threshold is None else self.threshold.value
+        picture = None
         if kind == "tiff":
             picture = figures.encode(images.map_at(anomaly_map, image.size), "tiff")
         elif kind == "overlay":
             full = images.map_at(anomaly_map, image.size)
-            over = score > threshold
-            picture = figures.overlay(np.asarray(image), full, threshold, is_anomalous=over)
+            picture = figures.overlay(np.asarray(image), full, threshold, score)
         return {
             "score": score,
             "p_value": None if np.isnan(p_value) else p_value,
             "threshold": threshold,
-            "is_anomalous": score > threshold,
+            "is_anomalous": None if threshold is None else score > threshold,
             "width": image.width,
             "height": image.height,
             "map": picture and base64.b64encode(picture).decode(),
@@ -162,7 +167,8 @@ class Service:
 
     async def health(self, _: Request) -> Response:
         """Status, detector fingerprint, threshold and queue length."""
-        about = {"threshold": self.threshold.value, "about": str(self.threshold)}
+        value = self.threshold and self.threshold.value
+        about = {"threshold": value, "about": str(self.threshold or "no threshold")}
         status = {"status": "ok", "detector": self.scorer.fingerprint, **about}
         return JSONResponse({**status, "waiting": self.batcher.queue.qsize()})
 
@@ -189,12 +195,13 @@ class Service:
         task.cancel()
 
 
-def app(scorer: Scorer, threshold: Threshold, limits: Limits = DEFAULT_LIMITS) -> Starlette:
+def app(scorer: Scorer, threshold: Threshold | None, limits: Limits = DEFAULT_LIMITS) -> Starlette:
     """Creates the service as an ASGI application."""
     service = Service(scorer, threshold, limits)
     routes = [
         Route("/", service.page),
         Route("/score", service.score, methods=["POST"]),
+        Route("/score/", service.score, methods=["POST"]),
         Route("/health", service.health),
         Route("/metrics", service.metrics),
     ]

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from pfm_jax.backbones.networks import Networks, load_networks
-from pfm_jax.config import Sources, to_dict
+from pfm_jax.config import to_dict
 from pfm_jax.evaluation.evaluate import joined
 from pfm_jax.inference.detector import Record, assemble, score_batch
 from pfm_jax.model import heads, tiles
@@ -37,7 +37,7 @@ from pfm_jax.runs.train import train_together
 from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced, tells_what_is_done
 from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax import Array, lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -170,10 +171,7 @@ def tree_bytes(tree: Any) -> int:
 
 def free_on_host() -> int:
     """Bytes of available host memory, file caches included."""
-    if (meminfo := Path("/proc/meminfo")).is_file():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return 1024 * int(fields["MemAvailable"].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(psutil.virtual_memory().available)
 
 
 def free_on_device() -> int:
@@ -184,5 +182,5 @@ def free_on_device() -> int:
 
 def release_memory() -> None:
     """Returns freed memory to the system; glibc would hoard it over phases."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import logging
 import os
 import secrets
-import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pfm_jax.system import devices
 from pfm_jax.types import InputError
 
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
-"""Errors of `flock` on a file system that doesn't have it."""
+"""Errors of a lock on a file system that doesn't have it."""
 
 log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Cache folder: `$PFM_JAX_CACHE`, or `pfm_jax` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PFM_JAX_CACHE") or Path(home, "pfm_jax"))
+    """Cache folder: `$PFM_JAX_CACHE`, or `pfm_jax` in the user's cache folder.
+
+    Raises InputError: the user has no home folder, as in some containers.
+    """
+    own, users = os.environ.get("PFM_JAX_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    place = os.path.expanduser(own or os.path.join(users or "~/.cache", "pfm_jax"))
+    if place.startswith("~"):
+        raise InputError("no home folder: set PFM_JAX_CACHE to a folder for the cache")
+    return Path(place)
 
 
 def shown(path: Path) -> str:
@@ -45,6 +50,17 @@ def write(path: Path, content: bytes) -> None:
     try:
         with _replacing(path) as file:
             file.write(content)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def append(path: Path, content: bytes) -> None:
+    """Appends to a file, durably. Raises InputError on failure."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error
 
@@ -83,25 +99,20 @@ def locked(folder: Path) -> Iterator[None]:
     if not devices.is_primary():
         yield
         return
+    # Of the process, not of a thread: the background releases what the main thread acquired.
+    lock = FileLock(folder / "lock", blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{folder}: in use by another process") from error
     except OSError as error:
-        raise InputError(f"{folder}: can't be written ({error.strerror})") from error
+        if error.errno not in NO_LOCKS:
+            raise InputError(f"{folder}: can't be written ({error.strerror})") from error
+        log.warning("%s: can't be locked here; nothing else may write to it", folder)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 200).decode(errors="replace")
-            raise InputError(f"{folder}: in use by process {holder}") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            log.warning("%s: can't be locked here; nothing else may write to it", folder)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def download(url: str, sha256: str, target: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import logging
+import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ class Provenance:
     Attributes:
         category: that it is evaluated on.
         trained_on: categories of its training images; several of a unified run.
-        data: fingerprint of the data set.
+        data: fingerprint of the normal images.
         weights: name of each network -> fingerprint of its weights.
         data_dir: where the data was; may be overridden later.
         weights_dir: where the weights were, likewise.
@@ -110,19 +112,39 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._written() if kind is None else contextlib.suppress(Exception):
+            self._manager.close()
 
     def save(self, state: TrainState, provenance: Provenance) -> None:
         """Saves atomically in the background, after the previous save has finished.
 
-        Raises OSError: the previous save failed; the checkpoints before it are there.
+        Raises InputError: the disk is full, or the previous save failed; the checkpoints before it
+        are there.
         """
+        needed, free = 1.5 * devices.tree_bytes(state), shutil.disk_usage(self.folder).free
+        if free < needed:  # before Orbax begins, whose threads would fail at length
+            raise self._unwritten(f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
         about = {**provenance.to_json(), "sha256": fingerprint(named(state))}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), provenance=ocp.args.JsonSave(about)
         )
-        self._manager.save(int(state.step), args=args)
+        with self._written():
+            self._manager.save(int(state.step), args=args)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Makes one line of what Orbax raises when it can't write."""
+        try:
+            yield
+        except Exception as error:
+            full = re.search(r"No space left on device|Disk quota exceeded", str(error))
+            reason = full[0] if full else " ".join(str(error).split())[:200]
+            raise self._unwritten(reason) from error
+
+    def _unwritten(self, reason: str) -> InputError:
+        kept = "complete ones are kept, and the same command resumes"
+        return InputError(f"checkpoints can't be written ({reason}); {kept}")
 
     def provenance(self) -> Provenance | None:
         """Provenance of the newest intact checkpoint; None if there is none.

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax.config import Sources
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.runs import train as group
 from pfm_jax.runs.fit import fit
@@ -23,7 +22,7 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import arrays as array_file
 from pfm_jax.system import devices
 from pfm_jax.training import loop
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import plain_config as config
 from tests.synthetic import texture
 

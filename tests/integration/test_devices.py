@@ -19,7 +19,6 @@ import pytest
 
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
-from pfm_jax.config import Sources
 from pfm_jax.inference import detector
 from pfm_jax.model import features, heads, scoring
 from pfm_jax.model.problem import make_extent, make_problem
@@ -28,6 +27,7 @@ from pfm_jax.runs import run
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop
+from pfm_jax.types import Sources
 from tests.synthetic import LEVELS, make_sources, small_config
 
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
 import subprocess
@@ -152,6 +153,53 @@ def test_it_tells_what_it_is_and_no_paths(exported: Path) -> None:
     assert {"weights", "versions", "config"} <= set(manifest["origin"])
     assert str(ROOT).encode() not in everything
     assert str(exported.parent.parent).encode() not in everything
+
+
+def built_at(days_ago: int, version: str, exported: Path, path: Path) -> Path:
+    """The artefact as if it had been made then, by that jax."""
+    found = artifact.read(exported)
+    until = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(180 - days_ago)
+    build = {**found.manifest["build"], "jax": version, "until": f"{until}"}
+    path.write_bytes(artifact.pack(found._replace(manifest={**found.manifest, "build": build})))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("days", "version", "warns"),
+    [(10, "0.1.0", False), (400, jax.__version__, False), (400, "0.1.0", True)],
+)
+def test_a_program_past_its_time_says_so(
+    days: int,
+    version: str,
+    warns: bool,
+    exported: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The promise of `jax.export` ends after six months, unless the reader is the maker."""
+    artifact.load(built_at(days, version, exported, tmp_path / "old.pfm"))
+    assert ("export it again: python -m launch.export" in caplog.text) == warns
+
+
+def test_a_program_that_jax_cannot_read_is_named(exported: Path, tmp_path: Path) -> None:
+    path = built_at(400, "0.1.0", exported, tmp_path / "old.pfm")
+    found = artifact.read(path)
+    path.write_bytes(artifact.pack(found._replace(program=found.program[:100])))
+    with pytest.raises(InputError, match=r"old\.pfm: the program was made by jax 0\.1\.0 to"):
+        artifact.load(path)
+
+
+def test_without_a_threshold_it_is_exported_all_the_same(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    export.write(detector, None, examples(IMAGES), tmp_path / "grid.pfm")
+    assert artifact.load(tmp_path / "grid.pfm").threshold is None
+    decided = detector.predict(IMAGES[:2])
+    assert decided.is_anomalous is None and decided.threshold is None
+    assert decided.scores.shape == (2,)
+    assert "no threshold, and so no decisions: false_positive_rate=0.05 needs 19" in caplog.text
+    with pytest.raises(InputError, match=r"needs 9 normal images .* ask for a rate of 0\.25"):
+        detector.predict(IMAGES[:2], false_positive_rate=0.1)
 
 
 @pytest.mark.parametrize("fault", ["cut", "bit", "text", "none", "zip", "format"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pfm_jax import datasets
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.inference.detector import Detector
 from pfm_jax.runs.fit import fit
@@ -19,7 +19,7 @@ from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import cache
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_sources, small_config
 
 

@@ -12,7 +12,6 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from pfm_jax.config import Sources
 from pfm_jax.datasets import images
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.evaluation import proxy, synthetic
@@ -23,7 +22,7 @@ from pfm_jax.runs.fit import fit
 from pfm_jax.runs.run import load_dataset, load_detector, measure_proxy
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import arrays as array_file
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_category, texture
 from tests.synthetic import standardized_config as config
 

@@ -10,13 +10,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pfm_jax import metrics
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.datasets import images
 from pfm_jax.evaluation import proxy, synthetic
 from pfm_jax.runs.run import load_dataset, load_detector, measure_proxy
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps.plan import replaced
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_sources, small_config
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pfm_jax.config import Sources
 from pfm_jax.metrics import PAPER_METRICS
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps.jobs import run_job
 from pfm_jax.sweeps.plan import jobs, make_plan, replaced
+from pfm_jax.types import Sources
 from tests import small_run
 from tests.small_sweep import small_sweep
 from tests.synthetic import make_sources

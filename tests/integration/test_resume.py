@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 import pytest
 
-from pfm_jax.config import Sources
 from pfm_jax.runs import record
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import files
 from pfm_jax.training import cache
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests import kill
 from tests.synthetic import make_sources, small_config
 
@@ -159,9 +160,9 @@ def test_sigterm_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {"config", "versions", "device", "data", "weights"} <= known
 
 
-def test_a_second_launch_says_who_is_at_work(sources: Sources, tmp_path: Path) -> None:
+def test_a_second_launch_is_refused(sources: Sources, tmp_path: Path) -> None:
     with files.locked(tmp_path / "grid"):
-        with pytest.raises(InputError, match=f"grid: in use by process {os.getpid()} on "):
+        with pytest.raises(InputError, match="grid: in use by another process"):
             train_categories(small_config(), sources, "grid", tmp_path)
         with pytest.raises(InputError, match="in use"), files.locked(tmp_path / "grid"):
             pass
@@ -172,10 +173,11 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from tests.synthetic import small_config
-from pfm_jax.config import Sources
+from pfm_jax.types import Sources
 from pfm_jax.runs.train import train_categories
 from pfm_jax.types import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+import shutil
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as a full disk: writing fails
 try:
@@ -197,6 +199,24 @@ def test_no_room_loses_nothing(
     assert not (tmp_path / "grid" / "metrics.json").exists()
     train_categories(small_config(), sources, "grid", tmp_path)
     assert kill.ending(tmp_path) == undisturbed
+
+
+def test_a_full_disk_is_one_sentence(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before Orbax begins to write; what it raises otherwise is said as shortly."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InputError, match=r"grid: checkpoints can't be written \(\d+ MB are needed"):
+        train_categories(small_config(), sources, "grid", tmp_path)
+    monkeypatch.undo()
+
+    def full(*_: object, **__: object) -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: Error\nwriting: No space left on device [code='28']")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.raises(InputError, match=r"written \(No space left on device\); complete ones"):
+        train_categories(small_config(), sources, "grid", tmp_path)
 
 
 def test_what_is_not_finite_is_named(

@@ -15,13 +15,12 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax.config import Sources
 from pfm_jax.runs import record, train
 from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import arrays
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
 
 ROOT = Path(__file__).parents[2]

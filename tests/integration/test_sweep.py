@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfm_jax.config import Sources, SweepConfig
+from pfm_jax.config import SweepConfig
 from pfm_jax.metrics import PAPER_METRICS
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps import engines, results
 from pfm_jax.sweeps import jobs as sweep
 from pfm_jax.sweeps.plan import Plan, jobs, make_plan, replaced
 from pfm_jax.sweeps.report import page
-from pfm_jax.types import LEVELS
+from pfm_jax.types import LEVELS, Sources
 from tests.small_sweep import CASES, small_sweep
 from tests.synthetic import make_sources, small_config
 

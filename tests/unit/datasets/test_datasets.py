@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from pfm_jax import datasets
-from pfm_jax.datasets import btad, elpv, images, tfds_builder
+from pfm_jax.datasets import btad, decoding, elpv, images, tfds_builder
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 from tests.synthetic import make_category, png, texture
@@ -59,27 +59,35 @@ def test_fingerprint_follows_content_alone(root: Path, tmp_path: Path) -> None:
     assert changed.train[0].image == png(texture(77))
 
 
-def test_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
-    """Runs keep theirs: sha256 over split, label, path and sha256 of each file, in order."""
+def test_fingerprints_are_of_label_path_and_content(tmp_path: Path) -> None:
+    """sha256 over label, path and sha256 of each file, in order; normal and test images apart."""
     root = make_category(tmp_path / "data" / "grid")
-    digest = hashlib.sha256()
     found = datasets.load("mvtec_ad", root.parent, "grid")
-    for split, examples in (("train", found.train), ("test", found.test)):
+    for examples, fingerprint in (
+        (found.train, found.fingerprint),
+        (found.test, found.test_fingerprint),
+    ):
+        digest = hashlib.sha256()
         for example in examples:
             paths = [example.path]
             if example.label:
                 paths.append(f"ground_truth/hole/{Path(example.path).stem}_mask.png")
             for path in paths:
-                digest.update(f"{split}\0{example.label}\0{path}\0".encode())
+                digest.update(f"{example.label}\0{path}\0".encode())
                 digest.update(hashlib.sha256((root / path).read_bytes()).digest())
-    assert found.fingerprint == digest.hexdigest()
+        assert fingerprint == digest.hexdigest()
 
 
-def test_the_first_of_several_faults_is_named(root: Path) -> None:
-    for name in ("train/good/004.png", "test/good/000.png", "train/good/002.png"):
-        (root / "grid" / name).write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"train/good/002\.png: not a readable image"):
+def test_all_faults_are_listed(root: Path) -> None:
+    """Up to twenty, and how many there are; a single one stands alone."""
+    for index in range(30):
+        (root / "grid" / "train" / "good" / f"1{index:02d}.png").write_bytes(b"not an image")
+    with pytest.raises(InputError) as told:
         datasets.load("mvtec_ad", root, "grid")
+    lines = str(told.value).splitlines()
+    assert lines[0].endswith("grid: 30 files are faulty:") and lines[-1] == "and 10 more"
+    assert [line for line in lines if "not a readable image" in line] == lines[1:-1]
+    assert len(lines) == 22
 
 
 def test_archive_as_downloaded(root: Path, tmp_path: Path, cache: Path) -> None:
@@ -128,7 +136,7 @@ def test_builder_gives_decoded_arrays_to_any_user_of_tfds(
     builder.download_and_prepare()
     first = builder.as_data_source()["train"][0]
     assert first["image"].shape == (64, 64, channels)
-    original = np.asarray(images.open_rgb((good / "000.png").read_bytes(), "original"))
+    original = np.asarray(decoding.decode((good / "000.png").read_bytes(), "original").image)
     np.testing.assert_array_equal(np.broadcast_to(first["image"], original.shape), original)
 
 
@@ -146,7 +154,10 @@ def test_masks_are_optional_in_a_plain_folder_only(root: Path) -> None:
     found = datasets.load("folder", root, "grid")
     assert not found.has_masks
     assert all(example.mask is None for example in found.test)
-    with pytest.raises(InputError, match=r"000\.png: no mask \(and 3 others lack one\)"):
+    with pytest.raises(
+        InputError,
+        match=r"000\.png \(and 3 more\): no mask; expected .*/000_mask\.png",
+    ):
         datasets.load("mvtec_ad", root, "grid")
 
 
@@ -157,10 +168,6 @@ def remove_one_mask(root: Path) -> None:
 def remove_training_images(root: Path) -> None:
     shutil.rmtree(root / "train" / "good")
     (root / "train" / "good").mkdir()
-
-
-def remove_good_test_images(root: Path) -> None:
-    shutil.rmtree(root / "test" / "good")
 
 
 def remove_bad_test_images(root: Path) -> None:
@@ -192,10 +199,12 @@ def spoil_an_image(root: Path) -> None:
         (shrink_a_mask, r"hole/001\.png: is 64x64 pixels, its mask 64x32; resize the mask"),
         (turn_an_image, r"hole/000\.png: EXIF says it is rotated"),
         (spoil_an_image, r"test/good/001\.png: not a readable image"),
-        (remove_one_mask, r"test/hole/002\.png: no mask .*hole/002_mask\.png"),
+        (remove_one_mask, r"test/hole/002\.png: no mask; expected .*/hole/002_mask\.png"),
         (remove_training_images, "train/good: no training images"),
-        (remove_good_test_images, "no good test images"),
-        (remove_bad_test_images, "no anomalous test images"),
+        (
+            remove_bad_test_images,
+            r"hole/000_mask\.png: a mask of no test image; none in",
+        ),
     ],
 )
 def test_what_is_missing_is_named(dataset, harm, message, root: Path) -> None:
@@ -209,7 +218,7 @@ def test_what_is_missing_is_named(dataset, harm, message, root: Path) -> None:
     [
         ("mvtec_ad", "data", "screw", "category=screw: unknown; available: grid, tile"),
         ("mvtec_ad", "nowhere", "all", "data_dir=.*nowhere: no such folder"),
-        ("mvtec_ad", "data/grid", "all", "contains no category"),
+        ("mvtec_ad", "data/grid/test", "all", "contains no category"),
         ("mvtec_ad", None, "all", "data_dir is not set"),
         ("imagenet", "data", "all", "must be one of"),
     ],
@@ -303,7 +312,7 @@ def test_visa_follows_its_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"category=candel: .* did you mean candle"):
         datasets.categories("visa", root, "candel")
     (root / "pcb1/Data/Images/Normal/001.JPG").unlink()
-    with pytest.raises(InputError, match=r"001\.JPG: not a readable image"):
+    with pytest.raises(InputError, match=r"001\.JPG: No such file"):
         datasets.load("visa", root, "pcb1")
     (root / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="must have the columns object, split"):
@@ -342,7 +351,7 @@ def test_every_data_set_is_a_module_with_the_same_functions(name: str) -> None:
     for function, parameters in (
         ("locate", ["data_dir"]),
         ("categories", ["root"]),
-        ("load", ["root", "category"]),
+        ("load", ["root", "category", "value_range"]),
     ):
         assert list(inspect.signature(getattr(module, function)).parameters) == parameters
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax.datasets import images
+from pfm_jax.datasets import decoding, images
 from pfm_jax.types import Example, InputError
 from tests.parity.goldens.seeded import seeded_bytes, seeded_mask
 from tests.synthetic import png, texture
@@ -61,19 +61,19 @@ RGB = np.repeat(RAMP[..., None].astype(np.uint8), 3, -1)
     ids=["grey", "16_bit", "rgb", "rgba", "palette", "grey_alpha"],
 )
 def test_every_mode_becomes_the_same_rgb(image: Image.Image) -> None:
-    found = np.asarray(images.open_rgb(encoded(image), "ramp"))
+    found = np.asarray(decoding.decode(encoded(image), "ramp").image)
     np.testing.assert_allclose(found.astype(int), RGB.astype(int), atol=1)
 
 
 def test_floating_point_image_is_scaled_from_its_unit_range() -> None:
     data = encoded(Image.fromarray((RAMP / 255).astype(np.float32)), "tiff")
-    np.testing.assert_allclose(np.asarray(images.open_rgb(data, "ramp")), RGB, atol=1)
+    np.testing.assert_allclose(np.asarray(decoding.decode(data, "ramp").image), RGB, atol=1)
 
 
 def test_exif_orientation_is_followed() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter clockwise
-    turned = np.asarray(images.open_rgb(encoded(Image.fromarray(RGB), exif=exif), "ramp"))
+    turned = np.asarray(decoding.decode(encoded(Image.fromarray(RGB), exif=exif), "ramp").image)
     np.testing.assert_array_equal(turned, np.rot90(RGB, -1))
 
 

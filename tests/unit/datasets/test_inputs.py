@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax.datasets import images, inputs
+from pfm_jax.datasets import decoding, inputs
 from pfm_jax.types import InputError
 from tests.synthetic import png, texture
 
 
 def decoded(given: object) -> list[np.ndarray]:
     found = inputs.examples(given)  # type: ignore[arg-type]
-    return [np.asarray(images.open_rgb(example.image, example.path)) for example in found]
+    return [np.asarray(decoding.decode(example.image, example.path).image) for example in found]
 
 
 def test_images_from_anywhere(tmp_path: Path) -> None:

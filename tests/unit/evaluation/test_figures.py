@@ -17,6 +17,6 @@ def test_only_anomalous_images_have_outlines(is_anomalous: bool) -> None:
     anomaly_map = np.zeros((20, 30), np.float32)
     anomaly_map[5:10, 5:15] = 3
     grey = np.full((20, 30, 3), 100, np.uint8)
-    drawn = figures.overlay(grey, anomaly_map, 2.0, is_anomalous=is_anomalous)
+    drawn = figures.overlay(grey, anomaly_map, 2.0, 3.0 if is_anomalous else 1.0)
     red = (np.asarray(Image.open(io.BytesIO(drawn))) == (255, 0, 0)).all(-1)
     assert red.sum() == (2 * (5 + 10) - 4) * is_anomalous

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pfm_jax.config import Config, Sources
+from pfm_jax.config import Config
 from pfm_jax.datasets import images, inputs
 from pfm_jax.evaluation import proxy, synthetic
 from pfm_jax.runs.run import load_dataset
 from pfm_jax.sweeps.plan import replaced
+from pfm_jax.types import Sources
 from tests.synthetic import make_sources, small_config
 
 KINDS = len(synthetic.KINDS)

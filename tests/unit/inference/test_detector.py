@@ -14,11 +14,10 @@ import safetensors.numpy
 from PIL import Image
 
 import pfm_jax
-from pfm_jax.config import Sources
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.model import scoring
 from pfm_jax.system import arrays as array_file
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import texture
 
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pfm_jax.config import Sources
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.model.scoring import scoring_spec
 from pfm_jax.runs.run import load_detector
 from pfm_jax.system import arrays as array_file
-from pfm_jax.types import InputError, Normality, ScoreMaps
+from pfm_jax.types import InputError, Normality, ScoreMaps, Sources
 from tests.synthetic import standardized_config as config
 from tests.synthetic import texture
 

@@ -9,7 +9,6 @@ import jax
 import pytest
 
 from pfm_jax.backbones.networks import load_networks
-from pfm_jax.config import Sources
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
@@ -19,7 +18,7 @@ from pfm_jax.system import devices
 from pfm_jax.training import cache
 from pfm_jax.training.checkpoint import Provenance
 from pfm_jax.training.step import init_state
-from pfm_jax.types import Dataset
+from pfm_jax.types import Dataset, Sources
 from tests.synthetic import LEVELS, make_sources, small_config
 
 

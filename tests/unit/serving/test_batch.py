@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import fcntl
 import os
 from pathlib import Path
 
@@ -12,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfm_jax.serving.batch import COLUMNS, Options, normal_scores, predict
+from pfm_jax.serving.batch import Options, normal_scores, predict
+from pfm_jax.serving.table import Row
+from pfm_jax.system import files
 from pfm_jax.types import InputError
-from tests.synthetic import make_images, png, red_scorer, texture
+from tests.synthetic import make_images, png, red_scorer, red_square, texture
 
 THRESHOLD = 0.5
 
@@ -36,7 +37,7 @@ def test_every_image_has_a_row(tmp_path: Path) -> None:
     (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere")
     counts, new = predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
     rows = rows_of(tmp_path / "out")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == Row._fields
     assert new == len(rows) == len({row["path"] for row in rows}) == 25
     assert counts == {"normal": 14, "anomalous": 8, "unreadable": 3}
     for row in rows:
@@ -108,21 +109,107 @@ def test_scores_of_another_kind_are_refused(tmp_path: Path) -> None:
     before = (output / "scores.csv").read_bytes()
     with pytest.raises(InputError, match="holds scores of another threshold; use another --output"):
         predict(red_scorer(), str(tmp_path / "in"), output, 0.4)
-    with pytest.raises(InputError, match="another images"):
-        predict(red_scorer(), str(tmp_path / "in" / "*.png"), output, THRESHOLD)
     (output / "predict.json").write_text("{")
     with pytest.raises(InputError, match=r"predict\.json: can't be read"):
         predict(red_scorer(), str(tmp_path / "in"), output, THRESHOLD)
     assert (output / "scores.csv").read_bytes() == before
 
 
+def test_changed_and_unreadable_files_are_scored_again(tmp_path: Path) -> None:
+    """No row of an unchanged file is written anew, however its folder is spelt."""
+    paths = make_images(tmp_path / "in", 5)
+    half = paths[1].read_bytes()
+    paths[1].write_bytes(half[:300])
+    scorer, output = red_scorer(), tmp_path / "out"
+    counts, new = predict(scorer, str(tmp_path / "in"), output, THRESHOLD)
+    assert new == 5 and counts["unreadable"] == 1
+    paths[1].write_bytes(half)
+    paths[2].write_bytes(png(red_square()))
+    before = {row["path"]: row for row in rows_of(output)}
+    counts, new = predict(scorer, str(tmp_path / "in" / ".." / "in"), output, THRESHOLD)
+    rows = {row["path"]: row for row in rows_of(output)}
+    assert new == 2 and counts == {"normal": 2, "anomalous": 3} and len(rows) == 5
+    assert rows[str(paths[2])]["is_anomalous"] == "True"
+    for path in (paths[0], paths[3], paths[4]):
+        assert rows[str(path)] == before[str(path)]
+    content = paths[0].read_bytes()
+    os.utime(paths[0], ns=(0, 7))
+    assert paths[0].read_bytes() == content
+    assert predict(scorer, str(tmp_path / "in"), output, THRESHOLD)[1] == 1
+    assert predict(scorer, str(tmp_path / "in"), output, THRESHOLD)[1] == 0
+    (row,) = [row for row in rows_of(output) if row["path"] == str(paths[0])]
+    assert (row["bytes"], row["modified_ns"]) == (str(len(content)), "7")
+
+
+def test_the_same_name_in_another_folder_is_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, name in enumerate(("left", "right")):
+        make_images(tmp_path / name / "new", 2 + index)
+        monkeypatch.chdir(tmp_path / name)
+        assert predict(red_scorer(), "new", tmp_path / "out", THRESHOLD)[1] == 2 + index
+    (tmp_path / "link").symlink_to(tmp_path / "left" / "new")
+    assert predict(red_scorer(), str(tmp_path / "link"), tmp_path / "out", THRESHOLD)[1] == 0
+    assert len({row["path"] for row in rows_of(tmp_path / "out")}) == 5
+    options = Options(maps=True)
+    predict(red_scorer(), "new", tmp_path / "out", THRESHOLD, options)
+    with pytest.raises(InputError, match="of another folder of pictures; use another --output"):
+        predict(red_scorer(), str(tmp_path / "link"), tmp_path / "out", THRESHOLD, options)
+
+
+def test_what_is_written_is_never_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_images(tmp_path / "in", 3)
+    for pattern in ("in", "in/**/*.png"):
+        for _ in range(2):
+            output = tmp_path / "in" / pattern.replace("/", "").replace("*", "a")
+            options = Options(True, True)
+            predict(red_scorer(), str(tmp_path / pattern), output, THRESHOLD, options)
+        mine = [row["path"] for row in rows_of(output) if str(output) in row["path"]]
+        assert not mine
+    assert "1 file passed over: 1 in the output folder" in caplog.text
+    with pytest.raises(InputError, match=r"no image found .*: 1 file passed over"):
+        predict(red_scorer(), str(tmp_path / "in"), tmp_path / "in", THRESHOLD)
+
+
+def test_pictures_asked_for_later_are_drawn(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 3)
+    assert predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)[1] == 3
+    for expected in (3, 0):
+        options = Options(overlays=True)
+        images = str(tmp_path / "in")
+        assert predict(red_scorer(), images, tmp_path / "out", THRESHOLD, options)[1] == expected
+    assert len([*(tmp_path / "out" / "overlays").glob("*.png")]) == 3
+
+
+def test_without_a_threshold_nothing_is_decided(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 3)
+    output = tmp_path / "out"
+    counts, new = predict(red_scorer(), str(tmp_path / "in"), output, None, Options(True, True))
+    assert counts == {"undecided": 3} and new == 3
+    for row in rows_of(output):
+        assert row["threshold"] == row["is_anomalous"] == "" and float(row["score"]) >= 0
+    overlay = np.asarray(Image.open(output / "overlays" / "000.png"))
+    assert not (overlay == (255, 0, 0)).all(-1).any(), "no outline"
+    with pytest.raises(InputError, match="another threshold"):
+        predict(red_scorer(), str(tmp_path / "in"), output, 0.5)
+
+
+def test_doubts_about_a_file_stand_in_its_row(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 2)
+    low = (texture(3)[..., 0].astype(np.uint16) * 4).clip(0, 1023)
+    Image.fromarray(low).save(tmp_path / "in" / "low.png")
+    predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    warnings = [row["warnings"] for row in rows_of(tmp_path / "out")]
+    assert warnings[:2] == ["", ""] and f"16-bit values of {low.max()} at most" in warnings[2]
+    scorer = dataclasses.replace(red_scorer(), value_range=1023.0)
+    predict(scorer, str(tmp_path / "in"), tmp_path / "ranged", THRESHOLD)
+    assert rows_of(tmp_path / "ranged")[2]["warnings"] == ""
+
+
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
     make_images(tmp_path / "in", 3)
-    (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / "scores.csv").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process is writing it"):
-            predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    with files.locked(tmp_path / "out"), pytest.raises(InputError, match="out: in use by another"):
+        predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
 
 
 def test_normal_scores(tmp_path: Path) -> None:

@@ -48,6 +48,23 @@ def test_score_decision_and_map(client: TestClient) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(overlay["map"]))).size == (90, 60)
 
 
+def test_a_slash_at_the_end_and_doubts(client: TestClient) -> None:
+    low = (texture(3)[..., 0].astype(np.uint16) * 4).clip(0, 1023)
+    found = client.post("/score/?map=none", content=png(low), follow_redirects=False)
+    assert found.status_code == 200
+    (warning,) = found.json()["warnings"]
+    assert warning.startswith("the image: 16-bit values of ")
+    assert client.post("/score?map=none", content=png(texture(0))).json()["warnings"] == []
+
+
+def test_without_a_threshold_nothing_is_decided() -> None:
+    with TestClient(service.app(red_scorer(), None, LIMITS)) as client:
+        said = client.post("/score?map=overlay", content=png(red_square())).json()
+        assert said["is_anomalous"] is None and said["threshold"] is None and said["score"] > 0.9
+        assert client.get("/health").json()["threshold"] is None
+        assert 'pfm_images_total{decision="undecided"} 1.0' in client.get("/metrics").text
+
+
 def encoded(kind: str, frames: int = 1, size: tuple[int, int] = (64, 64)) -> bytes:
     pictures = [Image.fromarray(texture(i)).resize(size) for i in range(frames)]
     buffer = io.BytesIO()

@@ -10,11 +10,10 @@ import pytest
 
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
-from pfm_jax.config import Sources
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.training import loop
-from pfm_jax.types import InputError
+from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_sources, small_config
 
 
