@@ -3,8 +3,9 @@
     python -m launch.predict --workdir=runs/r18_r50 --category=screw --images=FOLDER --output=OUT
     python -m launch.predict --artifact=screw.pfm --images='camera/**/*.png' --output=OUT --overlays
 
-Writes OUT/scores.csv, one row per image; the same command resumes an interrupted one. An unreadable
-image gets a row with the reason, and the exit code is 1.
+Writes OUT/scores.csv, one row per image, and OUT/defects.json, the regions above the threshold; the
+same command resumes an interrupted one. An unreadable image gets a row with the reason, and the
+exit code is 1.
 """
 
 import sys
@@ -20,6 +21,7 @@ from .common import cli, detector_flags, paths
 IMAGES = paths.define("images", None, "A folder, a glob, or a file.", required=True)
 OUTPUT = paths.define("output", None, "Folder of the scores.", required=True)
 MAPS = flags.DEFINE_bool("maps", False, "Also write anomaly maps, as float32 TIFF.")
+MASKS = flags.DEFINE_bool("masks", False, "Also write masks of the defects, as PNG.")
 OVERLAYS = flags.DEFINE_bool("overlays", False, "Also write overlays, as PNG.")
 flags.adopt_module_key_flags(detector_flags)
 
@@ -29,7 +31,10 @@ def main() -> None:
     threshold = detector_flags.threshold(scorer)
     print(threshold or "no threshold")
     start, output = time.perf_counter(), Path(OUTPUT.value)
-    limit, options = threshold.value if threshold else None, Options(MAPS.value, OVERLAYS.value)
+    limit, options = (
+        threshold.value if threshold else None,
+        Options(MAPS.value, OVERLAYS.value, MASKS.value),
+    )
     counts, new = predict(scorer, IMAGES.value, output, limit, options)
     rate = new / (time.perf_counter() - start)
     summary = ", ".join(

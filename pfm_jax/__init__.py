@@ -29,7 +29,8 @@ from pfm_jax.types import InputError, Sources
 if TYPE_CHECKING:
     from pfm_jax import datasets, metrics
     from pfm_jax.evaluation.evaluate import Evaluation, evaluate
-    from pfm_jax.inference.detector import Detector, Prediction, load, score_batch
+    from pfm_jax.inference.detector import Detector, load, score_batch
+    from pfm_jax.inference.prediction import Prediction
     from pfm_jax.recipes import load_recipe
     from pfm_jax.runs.fit import fit
 
@@ -51,7 +52,7 @@ __all__ = [
 
 _HOMES = {
     "Detector": "inference.detector",
-    "Prediction": "inference.detector",
+    "Prediction": "inference.prediction",
     "load": "inference.detector",
     "score_batch": "inference.detector",
     "Evaluation": "evaluation.evaluate",

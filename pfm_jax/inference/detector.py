@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,8 +19,7 @@ from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.decoding import decode
 from pfm_jax.datasets.images import ahead, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
-from pfm_jax.inference import calibration
-from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.prediction import Prediction, decide
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import heads, scoring
@@ -146,13 +145,7 @@ class Detector:
         With too few held-out images for the default rate (None) there are no decisions, and a
         warning. Raises InputError: too few for the given rate, or an image that can't be read.
         """
-        normal, rate = self.normal_scores, false_positive_rate
-        found = calibration.default_threshold(normal)
-        threshold = found if rate is None else calibration.threshold(normal, rate)
-        scores, maps = self.score(images)
-        p_values = calibration.p_values(scores, self.normal_scores)
-        over = None if threshold is None else scores > threshold.value
-        return Prediction(scores, p_values, over, threshold, maps)
+        return decide(*self.score(images), self.normal_scores, false_positive_rate)
 
     def save(self, path: str | Path, *, networks: bool = True) -> None:
         """Writes the detector to one file, atomically.
@@ -193,24 +186,6 @@ def score_batch(detector: Detector, images: Array) -> ScoreMaps:
     """Scores uint8 RGB images `[B, H, W, 3]` of the recipe's size: the whole of inference."""
     networks, folded, normality = detector.networks, detector.heads, detector.normality
     return scoring.score(networks, folded, normality, images, detector.spec)
-
-
-class Prediction(NamedTuple):
-    """Decisions on N images.
-
-    Attributes:
-        scores: `[N]`, of the anomaly maps; 1 is about as good a mapping as expected or, of
-            standardised maps, 0.
-        p_values: `[N]`; see `calibration.p_values`.
-        is_anomalous: bool `[N]`, whether the score exceeds the threshold; None without one.
-        anomaly_maps: for each image `[H, W]`, at its own resolution.
-    """
-
-    scores: np.ndarray
-    p_values: np.ndarray
-    is_anomalous: np.ndarray | None
-    threshold: Threshold | None
-    anomaly_maps: list[np.ndarray]
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:

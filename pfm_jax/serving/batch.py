@@ -1,8 +1,9 @@
 """Batch prediction: scores any number of images into a CSV table, one row per image.
 
-    OUTPUT/scores.csv             path, score, p_value, threshold, is_anomalous, error, warnings,
-                                  bytes, modified_ns
+    OUTPUT/scores.csv             a row for each image; see `table.Row`
+    OUTPUT/defects.json           the defects of all images, in COCO's layout
     OUTPUT/maps/NAME.tiff         the anomaly map, float32, at the image's own size
+    OUTPUT/masks/NAME.png         255 where the map of an anomalous image is above the threshold
     OUTPUT/overlays/NAME.png      the map over the image
     OUTPUT/predict.json           detector and threshold of the scores
 
@@ -28,7 +29,8 @@ from pfm_jax.datasets import decoding
 from pfm_jax.datasets import images as image_files
 from pfm_jax.datasets.entries import read
 from pfm_jax.datasets.inputs import find
-from pfm_jax.inference import calibration
+from pfm_jax.inference import calibration, defects
+from pfm_jax.inference.defects import Defect
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.serving import pictures, table
 from pfm_jax.serving.pictures import TABLE_ONLY, Drawing, Options
@@ -94,7 +96,7 @@ def predict(
         _check_same(output, about)
         stands = functools.partial(_stands, found, drawing)
         with table.opened(output / "scores.csv", stands) as (append, kept):
-            counts, done = Counter(map(_kind, kept)), {row.path for row in kept}
+            done = {row.path for row in kept}
             todo = [file for name, file in found.items() if name not in done]
             bar = tqdm(total=len(found), initial=len(found) - len(todo), unit="image", disable=None)
             with bar:
@@ -103,9 +105,10 @@ def predict(
                     judged = zip(scores, p_values, maps, strict=True)
                     rows = list(_rows(judged, opened, drawing))
                     append(rows)
-                    counts.update(_kind(row) for row in rows)
+                    kept += rows
                     bar.update(len(rows))
-    return counts, len(todo)
+        files.write(output / "defects.json", _defects_of(kept))
+    return Counter(map(_kind, kept)), len(todo)
 
 
 def normal_scores(scorer: Scorer, images: str) -> np.ndarray:
@@ -163,12 +166,27 @@ def _rows(
             error = "" if np.isfinite(score) else f"{name}: non-finite score"
             error = error or pictures.draw(one.file.path, one.size, float(score), small, drawing)
         if error:
-            yield Row(name, "", "", threshold, "", error, "", *one.file.state)
+            yield Row(name, "", "", threshold, "", error, "", "", "", "", *one.file.state)
             continue
         p_text = "" if np.isnan(p_value) else f"{p_value:.6g}"
-        decision = "" if limit is None else str(bool(score > limit))
+        decision, regions = "", ""
+        if limit is not None:
+            decision = str(bool(score > limit))
+            regions = json.dumps(defects.find(small, one.size, limit)) if score > limit else "[]"
         numbers = f"{score:.9g}", p_text, threshold, decision
-        yield Row(name, *numbers, "", one.warnings, *one.file.state)
+        width, height = map(str, one.size)
+        about = one.warnings, width, height, regions
+        yield Row(name, *numbers, "", *about, *one.file.state)
+
+
+def _defects_of(rows: Sequence[Row]) -> bytes:
+    """Content of `defects.json`."""
+    images = [
+        (row.path, (int(row.width), int(row.height)), [*map(Defect._make, json.loads(row.defects))])
+        for row in rows
+        if row.defects
+    ]
+    return (json.dumps(defects.coco(images), indent=1) + "\n").encode()
 
 
 def _check_same(output: Path, about: dict[str, object]) -> None:

@@ -16,7 +16,7 @@ from pfm_jax.system import files
 from pfm_jax.system.files import shown
 from pfm_jax.types import InputError
 
-SUFFIXES = {"maps": "tiff", "overlays": "png"}
+SUFFIXES = {"maps": "tiff", "masks": "png", "overlays": "png"}
 
 
 class Options(NamedTuple):
@@ -24,6 +24,7 @@ class Options(NamedTuple):
 
     maps: bool = False
     overlays: bool = False
+    masks: bool = False
 
 
 TABLE_ONLY = Options()
@@ -73,6 +74,10 @@ def draw(
     anomaly_map = images.map_at(small, size)
     if "maps" in places:
         files.write(places["maps"], figures.encode(anomaly_map, "tiff"))
+    if "masks" in places:
+        over = drawing.threshold is not None and score > drawing.threshold
+        marked = anomaly_map > (drawing.threshold if over else np.inf)
+        files.write(places["masks"], figures.encode(255 * marked.astype(np.uint8), "png"))
     if "overlays" in places:
         try:
             content, name = read(path), shown(path)

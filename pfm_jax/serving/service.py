@@ -2,7 +2,7 @@
 
     POST /score[?map=none|tiff|overlay]   an image file as the body -> JSON: score, p_value,
                                           threshold, is_anomalous, width, height, map (base64),
-                                          warnings
+                                          warnings, defects
     GET  /                                upload page
     GET  /health, /metrics                status, and counters in Prometheus format
 
@@ -33,7 +33,7 @@ from starlette.routing import Route
 from pfm_jax.datasets import decoding, images
 from pfm_jax.datasets.decoding import Decoded
 from pfm_jax.evaluation import figures
-from pfm_jax.inference import calibration
+from pfm_jax.inference import calibration, defects
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.serving.batcher import Batcher
@@ -145,7 +145,10 @@ class Service:
         """Content of the response to `POST /score`."""
         p_value = float(calibration.p_values(np.array([score]), self.scorer.normal_scores)[0])
         threshold = None if self.threshold is None else self.threshold.value
-        picture = None
+        picture, regions = None, None
+        if threshold is not None:
+            over = score > threshold
+            regions = defects.find(anomaly_map, image.size, threshold) if over else []
         if kind == "tiff":
             picture = figures.encode(images.map_at(anomaly_map, image.size), "tiff")
         elif kind == "overlay":
@@ -158,6 +161,7 @@ class Service:
             "is_anomalous": None if threshold is None else score > threshold,
             "width": image.width,
             "height": image.height,
+            "defects": regions and [one._asdict() for one in regions],
             "map": picture and base64.b64encode(picture).decode(),
         }
 

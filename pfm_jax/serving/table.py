@@ -20,6 +20,8 @@ class Row(NamedTuple):
         path: of its file, with all links resolved.
         error: why it has no score, if so.
         warnings: what is to be doubted about the file.
+        width, height: of the image, in pixels.
+        defects: of an anomalous image, as JSON: `[area, box, centroid, score]` of each.
         bytes, modified_ns: size of the file and time of its last change, when it was scored.
     """
 
@@ -30,6 +32,9 @@ class Row(NamedTuple):
     is_anomalous: str
     error: str
     warnings: str
+    width: str
+    height: str
+    defects: str
     bytes: str
     modified_ns: str
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -74,6 +75,30 @@ def test_pictures(tmp_path: Path) -> None:
     red = (overlay == (255, 0, 0)).all(-1)
     assert red[15:45, 5:35].sum() > 40 and red[15:45, 5:35].sum() == red.sum()
     assert not red[24:36, 14:26].any(), "an outline, not a blot"
+
+
+def test_defects_of_all_images_stand_in_one_file(tmp_path: Path) -> None:
+    """In COCO's layout, of earlier runs too; masks and boxes agree."""
+    make_images(tmp_path / "in", 7)
+    output, options = tmp_path / "out", Options(masks=True)
+    predict(red_scorer(), str(tmp_path / "in" / "00[0-3].png"), output, THRESHOLD, options)
+    (tmp_path / "in" / "broken.png").write_bytes(b"")
+    predict(red_scorer(), str(tmp_path / "in"), output, THRESHOLD, options)
+    found = json.loads((output / "defects.json").read_text())
+    assert len(found["images"]) == 7 and len(found["annotations"]) == 3
+    names = {image["id"]: Path(image["file_name"]) for image in found["images"]}
+    for one in found["annotations"]:
+        path = names[one["image_id"]]
+        assert int(path.stem) % 3 == 0
+        mask = np.asarray(Image.open(output / "masks" / f"{path.stem}.png"))
+        assert mask.shape == (80, 50) and set(np.unique(mask)) == {0, 255}
+        rows, columns = np.nonzero(mask)
+        left, top, width, height = one["bbox"]
+        assert (left, top) == (columns.min(), rows.min()) and one["area"] == len(rows)
+        assert (left + width, top + height) == (columns.max() + 1, rows.max() + 1)
+        np.testing.assert_allclose(one["centroid"], (20, 30), atol=1)
+        assert one["score"] > THRESHOLD
+    assert not np.asarray(Image.open(output / "masks" / "001.png")).any()
 
 
 def test_globs_and_single_files(tmp_path: Path) -> None:

@@ -42,7 +42,13 @@ def test_score_decision_and_map(client: TestClient) -> None:
     anomaly_map = np.asarray(Image.open(io.BytesIO(base64.b64decode(said["map"]))))
     assert anomaly_map.shape == (60, 90) and anomaly_map.dtype == np.float32
     assert anomaly_map[15:35, 25:45].min() > 0.9
+    (one,) = said["defects"]
+    left, top, width, height = one["box"]
+    assert (left, top) == pytest.approx((20, 10), abs=2)
+    assert (width, height) == pytest.approx((30, 30), abs=3)
+    assert one["score"] >= said["threshold"] and one["area"] <= width * height
     normal = client.post("/score?map=none", content=png(texture(0))).json()
+    assert normal["defects"] == []
     assert not normal["is_anomalous"] and normal["map"] is None
     overlay = client.post("/score?map=overlay", content=png(red_square())).json()
     assert Image.open(io.BytesIO(base64.b64decode(overlay["map"]))).size == (90, 60)
@@ -61,6 +67,7 @@ def test_without_a_threshold_nothing_is_decided() -> None:
     with TestClient(service.app(red_scorer(), None, LIMITS)) as client:
         said = client.post("/score?map=overlay", content=png(red_square())).json()
         assert said["is_anomalous"] is None and said["threshold"] is None and said["score"] > 0.9
+        assert said["defects"] is None
         assert client.get("/health").json()["threshold"] is None
         assert 'pfm_images_total{decision="undecided"} 1.0' in client.get("/metrics").text
 
