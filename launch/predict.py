@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from pfm_jax.datasets import decoding
 from pfm_jax.serving.batch import KINDS, Options, predict
 
 from .common import cli, detector_flags, paths
@@ -21,12 +22,14 @@ from .common import cli, detector_flags, paths
 IMAGES = paths.define("images", None, "A folder, a glob, or a file.", required=True)
 OUTPUT = paths.define("output", None, "Folder of the scores.", required=True)
 MAPS = flags.DEFINE_bool("maps", False, "Also write anomaly maps, as float32 TIFF.")
+MEGAPIXELS = flags.DEFINE_float("max_megapixels", 178, "Largest image, in MP.", lower_bound=0)
 MASKS = flags.DEFINE_bool("masks", False, "Also write masks of the defects, as PNG.")
 OVERLAYS = flags.DEFINE_bool("overlays", False, "Also write overlays, as PNG.")
 flags.adopt_module_key_flags(detector_flags)
 
 
 def main() -> None:
+    decoding.allow_megapixels(MEGAPIXELS.value)
     scorer = detector_flags.scorer()
     threshold = detector_flags.threshold(scorer)
     print(threshold or "no threshold")

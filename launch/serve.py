@@ -31,6 +31,7 @@ def main() -> None:
     threshold = detector_flags.threshold(scorer)
     print(threshold or "no threshold")
     limits = service.Limits(MEGABYTES.value, MEGAPIXELS.value)
+    print(f"up to {service.at_once(limits)} images of {limits.megapixels:g} MP at once")
     app = service.app(scorer, threshold, limits)
     uvicorn.run(
         app, host=HOST.value, port=PORT.value, access_log=False, timeout_graceful_shutdown=10

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from pfm_jax.types import InputError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
 LOSSY_FORMATS = ("JPEG", "WEBP", "MPO")
+LARGE = 16_000_000  # pixels; larger images are decoded one at a time
 UNREADABLE = Exception  # Pillow raises anything on a corrupt file, even TypeError
 MIN_SIDE = 8  # pixels
 
@@ -66,6 +68,21 @@ class Mask(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
+def allow_megapixels(most: float) -> None:
+    """Sets the most pixels of an image, in millions, in this process (Pillow's limit: 179)."""
+    Image.MAX_IMAGE_PIXELS = int(most * 1e6 / 2)  # Pillow refuses twice as many, and warns before
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_size(encoded: bytes) -> int:
+    """Pixels of an image by its header; 0 if it can't be read."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return image.width * image.height
+    except UNREADABLE:
+        return 0
+
+
 def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
     """Decodes a file.
 
@@ -77,7 +94,7 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
 
     Raises:
         InputError: a format not among `FORMATS`, a damaged file, several images in one file, too
-            few pixels or (Pillow's limit, 179 million) too many, or values that are not finite or
+            few pixels or more than `allow_megapixels`, or values that are not finite or
             out of range; includes `name`.
     """
     notes: list[Note] = []
@@ -86,15 +103,17 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
         notes.append(Note(NO_END))
     with opened(io.BytesIO(encoded), name) as file:
         _check_colour(file, name, value_range)
-        bits = _tagged_range(file)
-        image = ImageOps.exif_transpose(file)
+        bits, image = _tagged_range(file), file
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):
             values = np.asarray(image, np.float64)
             image = Image.fromarray(_to_8_bits(values, image.mode, value_range or bits, name))
-            low = image.mode != "F" and not (value_range or bits)
-            if low and file.mode.startswith("I") and 0 < values.max() < LOW_16_BIT:
+            low = file.mode.startswith("I") and not (value_range or bits)
+            if low and 0 < values.max() < LOW_16_BIT:
                 notes.append(Note(LOW_VALUES, int(values.max())))
-        rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+        image.load()
+        image = image.convert("RGBA") if image.mode == "P" else image
+        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     return Decoded(rgb, tuple(notes))
 
 
@@ -166,6 +185,10 @@ def opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
             yield image
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name}: has more pixels than are allowed (predict --max_megapixels)"
+        ) from error
     except UNREADABLE as error:
         raise InputError(f"{name}: not a readable image ({reason(error)})") from error
 

@@ -14,9 +14,11 @@ time has changed or if it could not be read; a file is its path with all links r
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -132,16 +134,18 @@ def _file(path: Path) -> File:
 
 def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray, list[Opened]]]:
     """Batches decoded ahead: pixels of the readable files, and an `Opened` for every file."""
-    most, size = devices.batch_size(), scorer.size
+    most, size, one_large = devices.batch_size(), scorer.size, threading.Lock()
 
     def one(file: File) -> Opened:
         try:
             content = read(file.path)
-            image, notes = decoding.decode(content, shown(file.path), scorer.value_range)
+            large = decoding.read_size(content) > decoding.LARGE
+            with one_large if large else contextlib.nullcontext():
+                image, notes = decoding.decode(content, shown(file.path), scorer.value_range)
+                pixels = image_files.resized(image, size)
         except InputError as error:
             return Opened(file, None, error=str(error))
-        warnings = "; ".join(map(str, notes))
-        return Opened(file, image_files.resized(image, size), image.size, warnings=warnings)
+        return Opened(file, pixels, image.size, warnings="; ".join(map(str, notes)))
 
     def batch(start: int) -> tuple[np.ndarray, list[Opened]]:
         opened = [one(file) for file in found[start : start + most]]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from pfm_jax.datasets import decoding, images
+from pfm_jax.datasets import decoding
 from pfm_jax.datasets.entries import read
 from pfm_jax.evaluation import figures
 from pfm_jax.system import files
@@ -17,6 +18,10 @@ from pfm_jax.system.files import shown
 from pfm_jax.types import InputError
 
 SUFFIXES = {"maps": "tiff", "masks": "png", "overlays": "png"}
+
+
+class ChangedError(Exception):
+    """An image is not the one that was scored."""
 
 
 class Options(NamedTuple):
@@ -68,24 +73,35 @@ def draw(
 
     `small` is its anomaly map at the resolution of the network's input.
     """
-    places = drawing.places(path)
-    if not places:
-        return ""
-    anomaly_map = images.map_at(small, size)
-    if "maps" in places:
-        files.write(places["maps"], figures.encode(anomaly_map, "tiff"))
-    if "masks" in places:
-        over = drawing.threshold is not None and score > drawing.threshold
-        marked = anomaly_map > (drawing.threshold if over else np.inf)
-        files.write(places["masks"], figures.encode(255 * marked.astype(np.uint8), "png"))
-    if "overlays" in places:
-        try:
-            content, name = read(path), shown(path)
-            image = np.asarray(decoding.decode(content, name, drawing.value_range).image)
-        except InputError as error:
-            return str(error)
-        if image.shape[:2] != anomaly_map.shape:
-            return f"{name}: changed while it was scored"
-        picture = figures.overlay(image, anomaly_map, drawing.threshold, score)
-        files.write(places["overlays"], picture)
+    try:
+        for kind, place in drawing.places(path).items():
+            picture = _picture(kind, path, size, score, small, drawing)
+            with files.replacing(place) as file:
+                picture.save(file, SUFFIXES[kind])
+            del picture  # before the next one, which may be as large
+    except ChangedError as error:
+        return str(error)
     return ""
+
+
+def _picture(
+    kind: str,
+    path: Path,
+    size: tuple[int, int],
+    score: float,
+    small: np.ndarray,
+    drawing: Drawing,
+) -> Image.Image:
+    limit = drawing.threshold
+    if kind == "maps":
+        return Image.fromarray(small).resize(size, Image.Resampling.BILINEAR)
+    if kind == "masks":
+        over = limit is not None and score > limit
+        return figures.mask(small, size, limit if over and limit else np.inf)
+    try:
+        grey = decoding.decode(read(path), shown(path), drawing.value_range).image.convert("L")
+    except InputError as error:
+        raise ChangedError(str(error)) from error
+    if grey.size != size:
+        raise ChangedError(f"{shown(path)}: changed while it was scored")
+    return figures.overlay(grey, small, limit, score)

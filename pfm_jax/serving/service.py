@@ -43,7 +43,8 @@ from pfm_jax.types import InputError
 MAP_FORMATS = ("none", "tiff", "overlay")
 HINTS = {404: "no such page: POST an image to /score", 405: "POST an image to /score"}
 FORMS_REFUSED = "multipart forms are not supported; send the image file as the body"
-CONCURRENT_DECODES = 4  # each at full resolution
+MOST_AT_ONCE = 4  # images that are decoded or drawn
+BYTES_A_PIXEL = 13  # of an image that is decoded and drawn, its map and its picture included
 
 
 class Limits(NamedTuple):
@@ -56,6 +57,12 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def at_once(limits: Limits) -> int:
+    """Images of the largest size that half of the free memory allows to decode or draw at once."""
+    largest = BYTES_A_PIXEL * limits.megapixels * 1e6
+    return max(1, min(MOST_AT_ONCE, int(devices.free_on_host() / 2 / largest)))
 
 
 def decode(body: bytes, megapixels: float, value_range: float) -> Decoded:
@@ -118,7 +125,7 @@ class Service:
         counts = range(1, devices.batch_size() + 1)
         sizes = Histogram("pfm_batch_size", "Images per batch.", buckets=counts, registry=registry)
         self.batcher = Batcher(scorer, limits.waiting, sizes)
-        self.decoders = asyncio.Semaphore(CONCURRENT_DECODES)
+        self.pictures = asyncio.Semaphore(at_once(limits))  # decoded or drawn, at full resolution
 
     async def score(self, request: Request) -> Response:
         """Scores the image in the body."""
@@ -127,12 +134,13 @@ class Service:
             raise HTTPException(400, f"map: must be one of {', '.join(MAP_FORMATS)}")
         with self.seconds.time():
             body = await read_body(request, self.limits)
-            async with self.decoders:
+            async with self.pictures:
                 limits = self.limits.megapixels, self.scorer.value_range
                 image, notes = await asyncio.to_thread(decode, body, *limits)
                 pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
             score, anomaly_map = await self.batcher.score(pixels)
-            content = await asyncio.to_thread(self._answer, image, score, anomaly_map, kind)
+            async with self.pictures:
+                content = await asyncio.to_thread(self._answer, image, score, anomaly_map, kind)
             content["warnings"] = [f"the image: {note}" for note in notes]
         decision = {True: "anomalous", False: "normal", None: "undecided"}
         self.images.labels(decision[content["is_anomalous"]]).inc()
@@ -152,8 +160,7 @@ class Service:
         if kind == "tiff":
             picture = figures.encode(images.map_at(anomaly_map, image.size), "tiff")
         elif kind == "overlay":
-            full = images.map_at(anomaly_map, image.size)
-            picture = figures.overlay(np.asarray(image), full, threshold, score)
+            picture = decoding.saved(figures.overlay(image, anomaly_map, threshold, score), "png")
         return {
             "score": score,
             "p_value": None if np.isnan(p_value) else p_value,

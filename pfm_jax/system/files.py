@@ -47,9 +47,16 @@ def write(path: Path, content: bytes) -> None:
     """Writes a file atomically, on the primary process only. Raises InputError on failure."""
     if not devices.is_primary():
         return
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """File that becomes `path` at the end of the block. Raises InputError on failure."""
     try:
         with _replacing(path) as file:
-            file.write(content)
+            yield file
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error
 

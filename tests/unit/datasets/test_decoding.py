@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from pfm_jax.datasets.decoding import decode, decode_mask
+from pfm_jax.datasets.decoding import allow_megapixels, decode, decode_mask
 from pfm_jax.types import InputError
 from tests.synthetic import png, texture
 
@@ -137,6 +138,17 @@ def test_a_tagged_thumbnail_of_another_shape_is_passed_over() -> None:
             Image.fromarray(picture).save(writer, "tiff", tiffinfo=info)
             writer.newFrame()
     np.testing.assert_array_equal(decoded(buffer.getvalue()), texture(3))
+
+
+def test_the_most_pixels_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back at the end
+    content = png(texture(0, 100))
+    with warnings.catch_warnings():
+        allow_megapixels(0.0099)
+        with pytest.raises(InputError, match=r"^a\.png: has more pixels than are allowed"):
+            decode(content, "a.png")
+        allow_megapixels(0.01)
+        assert decode(content, "a.png").image.size == (100, 100)
 
 
 def test_masks_that_are_not_of_two_values_are_noted() -> None:

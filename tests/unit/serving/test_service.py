@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.serving import service
 from pfm_jax.serving.service import Limits
+from pfm_jax.system import devices
 from tests.synthetic import png, red_scorer, red_square, texture
 
 THRESHOLD = Threshold(0.5)
@@ -70,6 +71,12 @@ def test_without_a_threshold_nothing_is_decided() -> None:
         assert said["defects"] is None
         assert client.get("/health").json()["threshold"] is None
         assert 'pfm_images_total{decision="undecided"} 1.0' in client.get("/metrics").text
+
+
+def test_images_at_once_are_those_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gigabytes, megapixels, expected in ((64, 50, 4), (4, 50, 3), (2, 50, 1), (0.1, 50, 1)):
+        monkeypatch.setattr(devices, "free_on_host", lambda size=gigabytes: int(size * 1e9))
+        assert service.at_once(Limits(megapixels=megapixels)) == expected
 
 
 def encoded(kind: str, frames: int = 1, size: tuple[int, int] = (64, 64)) -> bytes:
