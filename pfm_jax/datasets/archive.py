@@ -38,16 +38,20 @@ def download(url: str, sha256: str) -> Path:
 
 
 def unpack(archive: Path) -> Path:
-    """Unpacks an archive into the cache, once and atomically. Raises InputError."""
+    """Unpacks an archive into the cache, once and atomically: a folder of its name.
+
+    Raises InputError.
+    """
     stat = archive.stat()
     identity = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     target = files.cache_dir() / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    inner = archive.name.split(".")[0] or "archive"
     if target.is_dir():
-        return target
+        return target / inner
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as part:
         try:
-            _extract(archive, part)
+            _extract(archive, os.path.join(part, inner))
         except UNREADABLE as error:
             reason = "; ".join(str(error).splitlines())
             raise InputError(f"data_dir={archive}: can't be unpacked ({reason})") from error
@@ -56,7 +60,7 @@ def unpack(archive: Path) -> Path:
         except OSError:
             if not target.is_dir():  # else another run has unpacked it meanwhile
                 raise
-    return target
+    return target / inner
 
 
 def _extract(archive: Path, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""One file decoded, an image to 8-bit RGB or a mask, with notes on what is to be doubted about it.
+"""One image file decoded to 8-bit RGB, with notes on what is to be doubted about it.
 
 Images are rotated to their EXIF orientation and converted to RGB: grey is repeated three times,
 palettes are resolved, and transparency is dropped. Grey images of more than 8 bits, and
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,7 @@ from pfm_jax.types import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
-LOSSY_FORMATS = ("JPEG", "WEBP", "MPO")
-LARGE = 16_000_000  # pixels; larger images are decoded one at a time
+LARGE = 16_000_000  # pixels; see `alone`
 UNREADABLE = Exception  # Pillow raises anything on a corrupt file, even TypeError
 MIN_SIDE = 8  # pixels
 
@@ -31,6 +31,7 @@ ORIENTATION = 0x0112  # EXIF tag
 TURNED = range(2, 9)  # its values that mean anything but upright
 SUBFILE, OLD_SUBFILE, BITS, MAX_VALUE, MAX_SIGNED_VALUE = 254, 255, 258, 281, 341  # TIFF tags
 END_OF_JPEG, JPEG_SCAN = b"\xff\xd9", b"\xff\xda"  # markers; neither is in a scan's data
+FULL_SCALES = {2**bits - 1 for bits in range(9, 16)}
 LOW_16_BIT = 2**14  # a 16-bit image whose values are all below is likely to hold fewer bits
 LOW_COLOUR = 2**4  # likewise, of the high bytes of 16-bit colour
 
@@ -39,9 +40,6 @@ LOW_VALUES = (
     "16-bit values of {} at most; if the camera gives 10 or 12 bits, set "
     "config.data.value_range=1023 or 4095"
 )
-MANY_VALUES = "has {} values where a mask has two; all but 0 mark a defect"
-LOSSY = "has {} values where a mask has two (it is compressed); the upper half marks a defect"
-NO_DEFECT = "marks no pixel, though its image is anomalous"
 
 
 class Note(NamedTuple):
@@ -61,26 +59,20 @@ class Decoded(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
-class Mask(NamedTuple):
-    """Anomalous pixels, bool `[H, W]`, and what is to be said about the file."""
-
-    marked: np.ndarray
-    notes: tuple[Note, ...] = ()
-
-
 def allow_megapixels(most: float) -> None:
     """Sets the most pixels of an image, in millions, in this process (Pillow's limit: 179)."""
     Image.MAX_IMAGE_PIXELS = int(most * 1e6 / 2)  # Pillow refuses twice as many, and warns before
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_size(encoded: bytes) -> int:
-    """Pixels of an image by its header; 0 if it can't be read."""
+def alone(encoded: bytes, lock: threading.Lock) -> contextlib.AbstractContextManager[object]:
+    """The lock, if an image is `LARGE` by its header, so that few are in memory at once."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            return image.width * image.height
+            large = image.width * image.height > LARGE
     except UNREADABLE:
-        return 0
+        large = False
+    return lock if large else contextlib.nullcontext()
 
 
 def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
@@ -98,8 +90,8 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
             out of range; includes `name`.
     """
     notes: list[Note] = []
-    if encoded.startswith(b"\xff\xd8") and encoded.rfind(END_OF_JPEG) < encoded.rfind(JPEG_SCAN):
-        encoded = _with_end(encoded, name)
+    if (whole := _with_end(encoded, name)) != encoded:
+        encoded = whole
         notes.append(Note(NO_END))
     with opened(io.BytesIO(encoded), name) as file:
         _check_colour(file, name, value_range)
@@ -117,22 +109,6 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
     return Decoded(rgb, tuple(notes))
 
 
-def decode_mask(encoded: bytes, name: str) -> Mask:
-    """Decodes a ground-truth mask.
-
-    What is not 0 marks a defect, in a format that may be lossy what is above half of the highest
-    value. Raises InputError: an unreadable file; includes `name`.
-    """
-    with opened(io.BytesIO(encoded), name) as file:
-        lossy = file.format in LOSSY_FORMATS
-        coloured = file.mode in ("P", "PA", "LA", "RGBA")  # transparency marks no defect
-        values = np.asarray(file.convert("RGB") if coloured else file)
-    values = values.reshape(*values.shape[:2], -1).max(-1)
-    found = len(np.unique(values))
-    notes = (Note(LOSSY if lossy else MANY_VALUES, found),) if found > 2 else ()
-    return Mask(values > values.max() / 2 if lossy else values != 0, notes)
-
-
 def _to_8_bits(values: np.ndarray, mode: str, value_range: float, name: str) -> np.ndarray:
     """Rescales values of 0 to the range (the nominal one if 0) to 8 bits. Raises InputError."""
     most = value_range or (1.0 if mode.startswith("F") else 65535.0)
@@ -148,10 +124,11 @@ def _to_8_bits(values: np.ndarray, mode: str, value_range: float, name: str) -> 
 
 def _check_colour(image: Image.Image, name: str, value_range: float) -> None:
     """Raises InputError: 16-bit colour of fewer bits, of which Pillow reads the high bytes only."""
-    sixteen = any(
-        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
-    ) and image.mode.startswith("RGB")
-    if sixteen and (value_range or np.asarray(image).max() < LOW_COLOUR):
+    kept = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if not kept or image.mode.startswith("I"):  # of which all 16 bits are read
+        return
+    highest = np.asarray(image.getchannel(0) if image.mode == "LA" else image.convert("RGB")).max()
+    if value_range or 0 < highest < LOW_COLOUR:
         raise InputError(f"{name}: is 16-bit colour of fewer bits; save it in 8 bits, or as grey")
 
 
@@ -159,21 +136,40 @@ def _tagged_range(image: Image.Image) -> float:
     """Value of white by a TIFF's tags, if they give one below the nominal one; else 0."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(BITS, (16,))[0]
-    most = max(np.ravel(tags.get(MAX_VALUE, tags.get(MAX_SIGNED_VALUE, 0))))
-    return float(most if 0 < most < 65535 else 2**bits - 1 if 8 < bits < 16 else 0)
+    most = int(max(np.ravel(tags.get(MAX_VALUE, tags.get(MAX_SIGNED_VALUE, 0)))))
+    if most in FULL_SCALES:  # else it is the highest value of this image alone
+        return float(most)
+    return float(2**bits - 1 if 8 < bits < 16 else 0)
 
 
 def _with_end(encoded: bytes, name: str) -> bytes:
-    """JPEG with the end marker that it lacks. Raises InputError: pixels are missing too.
+    """A JPEG with the end marker, if it lacks it. Raises InputError: pixels are missing too.
 
     A decoder that lacks pixels would make them of any bytes before the marker.
     """
+    last_end = encoded.rfind(END_OF_JPEG)
+    marked = last_end >= encoded.rfind(JPEG_SCAN)
+    if marked or not encoded.startswith(b"\xff\xd8"):
+        return encoded
+    if last_end > encoded.find(JPEG_SCAN) and _loads(encoded):  # something else follows the image
+        return encoded
+    encoded = encoded.rstrip(b"\0")  # a file that was given its length before its content
     filler = bytes(np.random.default_rng(0).integers(1, 255, 4096, np.uint8))
     whole, other = (encoded.rstrip(b"\xff") + tail + END_OF_JPEG for tail in (b"", filler))
     with opened(io.BytesIO(whole), name) as left, opened(io.BytesIO(other), name) as right:
         if not np.array_equal(np.asarray(left), np.asarray(right)):
             raise InputError(f"{name}: not a readable image (it is cut off)")
     return whole
+
+
+def _loads(encoded: bytes) -> bool:
+    """Whether Pillow finds all of an image."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            image.load()
+    except UNREADABLE:
+        return False
+    return True
 
 
 @contextlib.contextmanager

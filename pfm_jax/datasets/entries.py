@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from PIL import Image
 from pfm_jax.datasets import decoding
 from pfm_jax.datasets.decoding import Note
 from pfm_jax.datasets.lazy import Lazy
+from pfm_jax.datasets.masks import NO_DEFECT, decode_mask
 from pfm_jax.system.files import shown
 from pfm_jax.types import Dataset, Example, InputError
 
@@ -83,7 +85,7 @@ def _truth(masks: Sequence[Path]) -> bytes | None:
     """Encoded mask of one image; of several files, of what any marks."""
     if len(masks) < 2:
         return read(masks[0]) if masks else None
-    marked = [decoding.decode_mask(read(mask), str(mask)).marked for mask in masks]
+    marked = [decode_mask(read(mask), str(mask)).marked for mask in masks]
     return decoding.saved(Image.fromarray(np.any(marked, 0)), "png")
 
 
@@ -101,7 +103,8 @@ def dataset(
         raise InputError(f"{root}: no training images")
     has_masks = _has_masks(test, masks_required)
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(functools.partial(_findings, value_range), (*train, *test)))
+        one = functools.partial(_findings, value_range, threading.Lock())
+        found = list(pool.map(one, (*train, *test)))
     if faults := [fault for one in found for fault in one.faults]:
         raise InputError(_listed(root, faults))
     if has_masks and not any(mark for one in found for mark in one.marked):
@@ -128,14 +131,15 @@ def _has_masks(test: Sequence[Entry], masks_required: bool) -> bool:
     return has_masks
 
 
-def _findings(value_range: float, entry: Entry) -> Findings:
-    """Reads and decodes the files of an entry."""
+def _findings(value_range: float, one_large: threading.Lock, entry: Entry) -> Findings:
+    """Reads and decodes the files of an entry; large images one at a time."""
     found = Findings([], [], [], [])
     size = ""
     try:
         content = read(entry.image)
         found.digests.append(hashlib.sha256(content).digest())
-        image, notes = decoding.decode(content, str(entry.image), value_range)
+        with decoding.alone(content, one_large):
+            image, notes = decoding.decode(content, str(entry.image), value_range)
         found.notes.extend((entry.image, note) for note in notes)
         size = f"{image.width}x{image.height}"
         if entry.masks and decoding.is_turned(content, str(entry.image)):
@@ -146,7 +150,7 @@ def _findings(value_range: float, entry: Entry) -> Findings:
     for mask in entry.masks:
         _check_mask(mask, entry, size, found)
     if entry.masks and entry.label and not any(found.marked) and not found.faults:
-        found.notes.append((entry.masks[0], Note(decoding.NO_DEFECT)))
+        found.notes.append((entry.masks[0], Note(NO_DEFECT)))
     return found
 
 
@@ -155,7 +159,7 @@ def _check_mask(mask: Path, entry: Entry, size: str, found: Findings) -> None:
     try:
         content = read(mask)
         found.digests.append(hashlib.sha256(content).digest())
-        marked, notes = decoding.decode_mask(content, str(mask))
+        marked, notes = decode_mask(content, str(mask))
     except InputError as error:
         found.faults.append(str(error))
         return

@@ -13,16 +13,21 @@ training then.
 
 from __future__ import annotations
 
+import logging
+import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.entries import Entry, Layout, dataset
-from pfm_jax.datasets.walk import children, image_files, is_hidden, told
+from pfm_jax.datasets.walk import SUFFIXES, children, image_files, is_folder, is_hidden, told
 from pfm_jax.types import Dataset, InputError
 
 __all__ = ["categories", "load", "locate"]
+
+log = logging.getLogger(__name__)
 
 GOOD_NAMES = ("good", "ok", "normal")
 ELSEWHERE = "in none of train/good, test/KIND and ground_truth/KIND"
@@ -31,8 +36,13 @@ ELSEWHERE = "in none of train/good, test/KIND and ground_truth/KIND"
 def categories(root: Path) -> list[str]:
     """Categories below `root`, sorted, or its own name if it is one. Raises InputError: none."""
     root = _inner(root)
-    found = [one.name for one in _folders(root) if _is_category(one)]
+    folders = _folders(root)
+    found = [one.name for one in folders if _is_category(one)]
     if found:
+        if others := [one.name for one in folders if one.name not in found]:
+            log.warning(
+                "data_dir=%s: no categories, without train/good: %s", root, ", ".join(others)
+            )
         return found
     if _is_category(root) or _is_plain(root):
         return [root.resolve().name]
@@ -65,17 +75,19 @@ def scan(root: Path) -> Layout:
             an image with several masks that are not in a folder of its name.
     """
     passed: Counter[str] = Counter()
+    plain = not _is_category(root)
     train, masks = [], []
     tested: dict[Path, str] = {}  # image -> its kind
     for path in image_files(root, passed):
-        match path.relative_to(root).parts:
-            case ("train", kind, _, *_) if is_good(kind):
+        split, *place = path.relative_to(root).parts
+        match split.lower(), place:
+            case "train", [kind, _, *_] if is_good(kind):
                 train.append(path)
-            case ("test", kind, _, *_):
+            case "test", [kind, _, *_]:
                 tested[path] = "good" if is_good(kind) else kind
-            case ("ground_truth", _, *_):
+            case "ground_truth", [_, *_]:
                 masks.append(path)
-            case (_,) if not _is_category(root):
+            case _, [] if plain:
                 train.append(path)
             case _:
                 passed[ELSEWHERE] += 1
@@ -85,18 +97,29 @@ def scan(root: Path) -> Layout:
     test = [
         Entry(path, tuple(owned[path]), int(kind != "good"), kind) for path, kind in tested.items()
     ]
-    return Layout(root, [Entry(path) for path in train], test, told(root, passed))
+    lines = [*told(root, passed), *_entered(root, [*train, *tested])]
+    return Layout(root, [Entry(path) for path in train], test, lines)
+
+
+def _entered(root: Path, found: Sequence[Path]) -> list[str]:
+    """A line that names the folders of good images that hold folders, whose images count too."""
+    deep = {
+        path.relative_to(root).parts[:3] for path in found if len(path.relative_to(root).parts) > 3
+    }
+    names = ["/".join(parts) for parts in sorted(deep) if is_good(parts[1])]
+    several = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+    return [f"{root}: images in these folders count as good: {several}"] if names else []
 
 
 def _masks_of(root: Path, tested: Sequence[Path], masks: Sequence[Path]) -> dict[Path, list[Path]]:
     """Test image -> its masks. Raises InputError; see `scan`."""
     named: dict[Path, list[Path]] = defaultdict(list)
     for path in tested:
-        named[path.relative_to(root / "test").with_suffix("")].append(path)
+        named[_below_split(root, path).with_suffix("")].append(path)
     found: dict[Path, list[Path]] = defaultdict(list)
     for mask in masks:
-        place = mask.relative_to(root / "ground_truth")
-        wanted = [place.with_name(name) for name in _image_names(mask.stem)] + [place.parent]
+        place = _below_split(root, mask)
+        wanted = [place.with_name(name) for name in _image_names(place.stem)] + [place.parent]
         owners = next((named[one] for one in wanted if one in named), [])
         if not owners:
             raise InputError(
@@ -111,6 +134,15 @@ def _masks_of(root: Path, tested: Sequence[Path], masks: Sequence[Path]) -> dict
         if len(own) > 1 and not apart:
             raise InputError(f"{own[0]}: {image} has another mask, {own[1]}; keep one")
     return found
+
+
+def _below_split(root: Path, path: Path) -> Path:
+    """Path below `test` or `ground_truth`, so that an image and its mask are called alike.
+
+    Accents are composed (Macs decompose them), and folders of good images all are `good`.
+    """
+    kind, *rest = unicodedata.normalize("NFC", str(path.relative_to(root))).split(os.sep)[1:]
+    return Path("good" if rest and is_good(kind) else kind, *rest)
 
 
 def _image_names(mask: str) -> list[str]:
@@ -128,7 +160,8 @@ def is_good(name: str) -> bool:
 
 
 def _is_category(folder: Path) -> bool:
-    return any(is_good(one.name) for one in _folders(folder / "train"))
+    train = [one for one in _folders(folder) if one.name.lower() == "train"]
+    return any(is_good(one.name) for place in train for one in _folders(place))
 
 
 def _is_plain(root: Path) -> bool:
@@ -139,19 +172,19 @@ def _is_plain(root: Path) -> bool:
 
 def _folders(root: Path) -> list[Path]:
     """Folders in a folder, sorted, but for hidden ones; empty if it is none."""
-    found = children(root) if root.is_dir() else []
-    return [one for one in found if one.is_dir() and not is_hidden(one)]
+    found = children(root) if is_folder(root) else []
+    return [one for one in found if not is_hidden(one) and is_folder(one)]
 
 
 def _inner(root: Path) -> Path:
-    """The folder of the categories, past folders that hold one folder and nothing else.
+    """The folder of the categories, past folders that hold one folder and no image.
 
     Raises InputError: no such folder.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(f"data_dir={root}: no such folder")
-    visible = [one for one in children(root) if not is_hidden(one)]
-    alone = len(visible) == 1 and visible[0].is_dir()
-    if not alone or _is_category(root) or _is_category(visible[0]):
+    folders = _folders(root)
+    images = any(one.suffix.lower() in SUFFIXES for one in children(root))
+    if len(folders) != 1 or images or _is_category(root) or _is_category(folders[0]):
         return root
-    return _inner(visible[0])
+    return _inner(folders[0])

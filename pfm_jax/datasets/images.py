@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pfm_jax.datasets import decoding
+from pfm_jax.datasets.masks import decode_mask as decode_mask_file
 from pfm_jax.types import Example
 
 A = TypeVar("A")
@@ -42,7 +43,7 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
     """
     if example.mask is None:
         return np.zeros((size, size), bool)
-    marked = decoding.decode_mask(example.mask, f"mask of {example.path}").marked
+    marked = decode_mask_file(example.mask, f"mask of {example.path}").marked
     nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(nearest)
 

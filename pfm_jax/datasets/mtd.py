@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pfm_jax.datasets.archive import locate
+from pfm_jax.datasets import archive
 from pfm_jax.datasets.entries import Entry, Layout, dataset
 from pfm_jax.datasets.walk import image_files, told
 from pfm_jax.types import Dataset, InputError
@@ -29,6 +29,13 @@ SPLIT_SEED, TRAIN_FRACTION = 0, 0.8
 __all__ = ["categories", "load", "locate"]
 
 log = logging.getLogger(__name__)
+
+
+def locate(data_dir: Path | None) -> Path:
+    """Folder of the data set, or the one in it that holds the tiles; see `datasets.Loader`."""
+    root = archive.locate(data_dir)
+    inner = [one.parent for one in root.glob(f"*/{FREE}")]
+    return inner[0] if len(inner) == 1 and not (root / FREE).is_dir() else root
 
 
 def categories(root: Path) -> list[str]:

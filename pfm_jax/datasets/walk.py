@@ -12,33 +12,66 @@ from pfm_jax.types import InputError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of images, in any case."""
 
-HIDDEN, OTHER, OUTPUT = "hidden", "not an image", "in the output folder"
-ARCHIVE_LEFTOVERS = "__MACOSX"  # what macOS adds to archives
+SYSTEM = {
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+}
+"""Folders that systems leave: hidden, though their names don't begin with a dot."""
+
+HIDDEN, OTHER, TWICE = "hidden", "not an image", "a link to a folder that is entered anyway"
+OUTPUT = "in the output folder"
+PREDICTED = "predict.json"
+"""File in each folder that `launch.predict` has written."""
 
 
 def image_files(root: Path, passed: Counter[str], outside: Path | None = None) -> list[Path]:
     """Images below a folder, sorted; empty if there is no such folder.
 
-    Enters subfolders, and links to folders unless they lead back up. Adds to `passed`, by reason,
-    what it passes over: names that begin with a dot, folders too, files with another suffix than
-    `SUFFIXES`, and the folder `outside`. Raises InputError: a folder that can't be read.
+    Enters subfolders, then linked folders, each folder once. Adds to `passed`, by reason, what it
+    passes over: names that begin with a dot, folders too, those of `SYSTEM`, files with another
+    suffix than `SUFFIXES`, the folder `outside`, and others that predictions were written to.
+    Raises InputError: a folder that can't be read.
     """
-    return sorted(_below(root, frozenset(), passed, outside)) if root.is_dir() else []
+    if not is_folder(root):
+        return []
+    found: list[Path] = []
+    entered: set[str] = set()
+    left = [root]
+    while left:  # linked folders come after those that are there
+        links: list[Path] = []
+        for folder in left:
+            real = os.path.realpath(folder)
+            if real in entered or (is_below(root, folder) and entered):
+                passed[TWICE] += 1
+            else:
+                found += _below(folder, passed, outside, links, entered)
+        left = links
+    return sorted(found)
 
 
 def _below(
-    folder: Path, above: frozenset[str], passed: Counter[str], outside: Path | None
+    folder: Path,
+    passed: Counter[str],
+    outside: Path | None,
+    links: list[Path],
+    entered: set[str],
 ) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if outside and is_below(folder, outside):
+    entered.add(os.path.realpath(folder))
+    if (outside and is_below(folder, outside)) or (folder / PREDICTED).is_file():
         passed[OUTPUT] += 1
         return
     for path in children(folder):
         if is_hidden(path):
             passed[HIDDEN] += 1
-        elif path.is_dir():
-            if os.path.realpath(path) not in above | {real}:
-                yield from _below(path, above | {real}, passed, outside)
+        elif is_folder(path):
+            if path.is_symlink():
+                links.append(path)
+            else:
+                yield from _below(path, passed, outside, links, entered)
         elif path.suffix.lower() in SUFFIXES:
             yield path
         else:
@@ -52,7 +85,15 @@ def is_below(path: Path, folder: Path) -> bool:
 
 def is_hidden(path: Path) -> bool:
     """Whether a file or folder is passed over for its name."""
-    return path.name.startswith(".") or path.name == ARCHIVE_LEFTOVERS
+    return path.name.startswith(".") or path.name in SYSTEM
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder. Raises InputError: it can't be told."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def children(folder: Path) -> list[Path]:

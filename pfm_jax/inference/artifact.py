@@ -32,7 +32,7 @@ from pfm_jax.inference.scorer import Scorer
 from pfm_jax.system import devices
 from pfm_jax.types import InputError
 
-FORMAT = "pfm_jax artifact 1"
+FORMAT = "pfm_jax artifact 2"
 PROMISED = datetime.timedelta(days=180)
 """What `jax.export` guarantees: programs are read by each jax that is released so long after."""
 

@@ -28,6 +28,12 @@ class Defect(NamedTuple):
     centroid: tuple[float, float]
     score: float
 
+    def rounded(self) -> Defect:
+        """The same to a hundredth of a pixel, and six digits of the score."""
+        area, box, centroid, score = self
+        corners = tuple(round(side, 2) for side in box), tuple(round(at, 2) for at in centroid)
+        return Defect(round(area, 2), *corners, float(f"{score:.6g}"))  # type: ignore[arg-type]
+
 
 def find(anomaly_map: np.ndarray, size: tuple[int, int], threshold: float) -> list[Defect]:
     """Regions above a threshold, the highest first; pixels that touch at a corner are connected.

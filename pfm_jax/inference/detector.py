@@ -19,6 +19,7 @@ from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.decoding import decode
 from pfm_jax.datasets.images import ahead, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
+from pfm_jax.inference import calibration
 from pfm_jax.inference.prediction import Prediction, decide
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
@@ -145,7 +146,10 @@ class Detector:
         With too few held-out images for the default rate (None) there are no decisions, and a
         warning. Raises InputError: too few for the given rate, or an image that can't be read.
         """
-        return decide(*self.score(images), self.normal_scores, false_positive_rate)
+        normal, rate = self.normal_scores, false_positive_rate
+        given = None if rate is None else calibration.threshold(normal, rate)
+        threshold = given or calibration.default_threshold(normal)
+        return decide(*self.score(images), normal, threshold)
 
     def save(self, path: str | Path, *, networks: bool = True) -> None:
         """Writes the detector to one file, atomically.

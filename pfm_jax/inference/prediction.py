@@ -36,17 +36,9 @@ def decide(
     scores: np.ndarray,
     anomaly_maps: list[np.ndarray],
     normal_scores: np.ndarray,
-    false_positive_rate: float | None = None,
+    threshold: Threshold | None,
 ) -> Prediction:
-    """Decides which of N images are anomalous, and where.
-
-    `normal_scores` are of held-out images. With too few of them for the default rate (None) there
-    are no decisions, and a warning. Raises InputError: too few for the given rate.
-    """
-    if false_positive_rate is None:
-        threshold = calibration.default_threshold(normal_scores)
-    else:
-        threshold = calibration.threshold(normal_scores, false_positive_rate)
+    """Decides which of N images are anomalous, and where; `normal_scores` are of held-out ones."""
     p_values = calibration.p_values(scores, normal_scores)
     if threshold is None:
         return Prediction(scores, p_values, None, None, anomaly_maps, None)

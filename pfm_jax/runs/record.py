@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -187,6 +188,9 @@ def write_evaluation(folder: Path, found: Evaluation, results: Mapping[str, Any]
     if found.panels:
         heatmaps = figures.heatmaps(found.panels, str(results["category"]), gallery.MOST_ANOMALOUS)
         files.write(folder / "heatmaps.png", heatmaps)
+    elif devices.is_primary():  # those of test images that are gone
+        (folder / "heatmaps.png").unlink(missing_ok=True)
+        shutil.rmtree(folder / "gallery", ignore_errors=True)
     for index, panel in enumerate(found.panels):
         strip = figures.strip(panel, found.segmentation_threshold)
         files.write(folder / "gallery" / f"{index}.png", strip)

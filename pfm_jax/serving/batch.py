@@ -9,12 +9,12 @@
 
 The rows of a batch are appended after its pictures. Running the same command again resumes: an
 incomplete row of a killed run is truncated. A file that has a row is scored again if its size or
-time has changed or if it could not be read; a file is its path with all links resolved.
+time has changed or if it could not be read; a file is its path with all links resolved. Rows of
+files that are gone stay.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -31,6 +31,7 @@ from pfm_jax.datasets import decoding
 from pfm_jax.datasets import images as image_files
 from pfm_jax.datasets.entries import read
 from pfm_jax.datasets.inputs import find
+from pfm_jax.datasets.walk import PREDICTED
 from pfm_jax.inference import calibration, defects
 from pfm_jax.inference.defects import Defect
 from pfm_jax.inference.scorer import Scorer
@@ -91,7 +92,7 @@ def predict(
     root, paths = find(images, output)
     drawing = Drawing(output, options, pictures.names(root, paths), threshold, scorer.value_range)
     about: dict[str, object] = {"detector": scorer.fingerprint, "threshold": threshold}
-    if options.maps or options.overlays:
+    if any(options):
         about["folder of pictures"] = os.path.realpath(root)
     found = {file.name: file for file in map(_file, paths)}
     with files.locked(output):
@@ -139,8 +140,7 @@ def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray
     def one(file: File) -> Opened:
         try:
             content = read(file.path)
-            large = decoding.read_size(content) > decoding.LARGE
-            with one_large if large else contextlib.nullcontext():
+            with decoding.alone(content, one_large):
                 image, notes = decoding.decode(content, shown(file.path), scorer.value_range)
                 pixels = image_files.resized(image, size)
         except InputError as error:
@@ -176,7 +176,8 @@ def _rows(
         decision, regions = "", ""
         if limit is not None:
             decision = str(bool(score > limit))
-            regions = json.dumps(defects.find(small, one.size, limit)) if score > limit else "[]"
+            found_here = defects.find(small, one.size, limit) if score > limit else []
+            regions = json.dumps([defect.rounded() for defect in found_here])
         numbers = f"{score:.9g}", p_text, threshold, decision
         width, height = map(str, one.size)
         about = one.warnings, width, height, regions
@@ -195,7 +196,7 @@ def _defects_of(rows: Sequence[Row]) -> bytes:
 
 def _check_same(output: Path, about: dict[str, object]) -> None:
     """Writes `predict.json`. Raises InputError naming the difference if another exists."""
-    path, before = output / "predict.json", dict[str, object]()
+    path, before = output / PREDICTED, dict[str, object]()
     try:
         before = json.loads(path.read_text()) if path.is_file() else before
         differences = [key for key in about if before.get(key, about[key]) != about[key]]

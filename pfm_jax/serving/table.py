@@ -49,9 +49,15 @@ def opened(
     Raises InputError: a table with other columns, or a full disk; complete rows are kept.
     """
     content = path.read_bytes() if path.is_file() else b""
-    rows = list(csv.reader(io.StringIO(content[: _whole(content)].decode(), newline="")))
+    try:
+        csv.field_size_limit(2**31 - 1)  # an image may have very many defects
+        rows = list(csv.reader(io.StringIO(content[: _whole(content)].decode(), newline="")))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({error}); use another --output") from error
     if rows and tuple(rows[0]) != Row._fields:
         raise InputError(f"{path}: has other columns than are written today; use another --output")
+    if torn := next((n for n, row in enumerate(rows, 1) if len(row) != len(Row._fields)), None):
+        raise InputError(f"{path}: row {torn} was changed by another program; use another --output")
     kept = [row for row in map(Row._make, rows[1:]) if stands(row)]
     if (now := _text([Row._fields, *kept])) != content:
         files.write(path, now)

@@ -113,7 +113,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._written() if kind is None else contextlib.suppress(Exception):
+        with self._written() if kind in (None, SystemExit) else contextlib.suppress(Exception):
             self._manager.close()
 
     def save(self, state: TrainState, provenance: Provenance) -> None:

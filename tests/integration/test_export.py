@@ -216,7 +216,7 @@ def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) 
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("a", "b")
     elif fault == "format":
-        path.write_bytes(content.replace(b"pfm_jax artifact 1", b"pfm_jax artifact 0"))
+        path.write_bytes(content.replace(b"pfm_jax artifact 2", b"pfm_jax artifact 1"))
     with pytest.raises(InputError, match=r"bad\.pfm: "):
         artifact.load(path)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from pfm_jax.datasets.decoding import allow_megapixels, decode, decode_mask
+from pfm_jax.datasets.decoding import allow_megapixels, decode
+from pfm_jax.datasets.masks import decode_mask
 from pfm_jax.types import InputError
 from tests.synthetic import png, texture
 
@@ -108,8 +109,11 @@ def test_a_jpeg_without_its_end_is_read_only_if_no_pixel_is_missing(options: dic
         np.testing.assert_array_equal(decoded(content), decoded(whole))
         assert notes(content) == ["ends without the end marker of JPEG, but all pixels are there"]
     for left in (*range(3, 40, 5), 400, 900):
-        with pytest.raises(InputError, match=r"^a\.png: not a readable image"):
-            decode(whole[:-left], "a.png")
+        for content in (whole[:-left], whole[:-left] + bytes(left), whole[:-left] + bytes(9999)):
+            with pytest.raises(InputError, match=r"^a\.png: not a readable image"):
+                decode(content, "a.png")
+    trailer = whole + b"\xff\xda" + bytes(range(200))  # a film that a phone appends
+    assert notes(trailer) == []
 
 
 def pages(*pictures: np.ndarray, **about: object) -> bytes:

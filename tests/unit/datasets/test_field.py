@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,22 @@ def test_hidden_names_are_passed_over_and_counted(grid: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["@eaDir/1.png", "$RECYCLE.BIN", "lost+found", "__MACOSX"])
+def test_what_systems_leave_is_hidden(name: str, grid: Path) -> None:
+    (grid / "train" / "good" / name).mkdir(parents=True)
+    (grid / "train" / "good" / name / "THUMB.jpg").write_bytes(PICTURE)
+    found = load(grid)
+    assert counts(found) == (6, 7, True) and "1 hidden" in found.warnings[0]
+
+
+def test_predictions_are_no_images(grid: Path) -> None:
+    (grid / "train" / "good" / "out" / "masks").mkdir(parents=True)
+    (grid / "train" / "good" / "out" / "masks" / "0.png").write_bytes(PICTURE)
+    (grid / "train" / "good" / "out" / "predict.json").write_text("{}")
+    found = load(grid)
+    assert counts(found) == (6, 7, True) and "1 in the output folder" in found.warnings[0]
+
+
 def test_images_outside_the_layout_are_counted(grid: Path) -> None:
     (grid / "train" / "hole").mkdir()
     for place in ("train/hole/0.png", "train/0.png", "test/0.png", "0.png"):
@@ -75,6 +92,8 @@ def test_the_case_of_suffixes_and_of_good_never_matters(grid: Path) -> None:
         path.rename(path.with_suffix(".PNG"))
     for split in ("train", "test"):
         (grid / split / "good").rename(grid / split / "Good")
+        (grid / split).rename(grid / split.title())
+    (grid / "ground_truth").rename(grid / "Ground_Truth")
     found = load(grid, "mvtec_ad")
     assert counts(found) == (6, 7, True)
     assert sorted(example.label for example in found.test) == [0] * 3 + [1] * 4
@@ -90,15 +109,26 @@ def test_subfolders_are_entered_everywhere(grid: Path) -> None:
             path.rename(deeper / path.name)
     found = load(grid, "mvtec_ad")
     assert counts(found) == counts(before)
+    assert found.warnings == (
+        f"{grid}: images in these folders count as good: test/good/day 1, train/good/day 1",
+    )
     assert {example.defect for example in found.test} == {"good", "hole"}
     assert sorted(marked(found)) == expected
 
 
 def test_linked_folders_are_entered_once(grid: Path) -> None:
-    shutil.move(grid / "train" / "good", grid.parent.parent / "elsewhere")
-    (grid / "train" / "good").symlink_to(grid.parent.parent / "elsewhere")
-    (grid / "train" / "good" / "up").symlink_to(grid)
-    assert counts(load(grid)) == (6, 7, True)
+    """And none that leads back up, or to what is entered anyway: nothing is held out twice."""
+    elsewhere = grid.parent.parent / "elsewhere"
+    shutil.move(grid / "train" / "good", elsewhere)
+    (grid / "train" / "good").symlink_to(elsewhere)
+    (elsewhere / "a").mkdir()
+    (elsewhere / "000.png").rename(elsewhere / "a" / "000.png")
+    (elsewhere / "0").symlink_to(elsewhere / "a")
+    (elsewhere / "up").symlink_to(grid)
+    (elsewhere / "root").symlink_to("/")
+    found = load(grid)
+    assert counts(found) == (6, 7, True)
+    assert "3 a link to a folder that is entered anyway" in found.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["{}", "{}_mask", "{}_gt", "mask_{}", "{}/left", "{}/{}"])
@@ -152,6 +182,32 @@ def test_masks_of_good_images_must_be_empty(grid: Path) -> None:
         load(grid)
 
 
+def test_an_image_and_its_mask_may_be_spelt_otherwise(grid: Path) -> None:
+    """`ok` and `good`, and accents as Linux and as Macs write them."""
+    (grid / "test" / "good").rename(grid / "test" / "ok")
+    (grid / "ground_truth" / "good").mkdir()
+    blank = png(np.zeros((64, 64), np.uint8))
+    (grid / "ground_truth" / "good" / "000_mask.png").write_bytes(blank)
+    image, mask = (
+        grid / "test" / "hole" / "000.png",
+        grid / "ground_truth" / "hole" / "000_mask.png",
+    )
+    image.rename(image.with_name(unicodedata.normalize("NFD", "café.png")))
+    mask.rename(mask.with_name(unicodedata.normalize("NFC", "café_mask.png")))
+    assert counts(load(grid, "mvtec_ad")) == (6, 7, True)
+
+
+def test_transparent_pixels_of_a_mask_mark_nothing(grid: Path) -> None:
+    path = grid / "ground_truth" / "hole" / "001_mask.png"
+    expected = np.asarray(Image.open(path)) > 0
+    white = np.full((64, 64, 3), 255, np.uint8)
+    path.write_bytes(png(np.dstack([white, 255 * expected.astype(np.uint8)])))
+    found = load(grid, "mvtec_ad")
+    np.testing.assert_array_equal(images.decode_mask(found.test[4], 64), expected)
+    path.write_bytes(png(white[..., 0]))
+    assert load(grid).warnings == (f"{path}: marks every pixel",)
+
+
 def test_masks_to_be_doubted_are_named(grid: Path) -> None:
     folder = grid / "ground_truth" / "hole"
     expected = marked(load(grid))
@@ -196,6 +252,24 @@ def test_archives_with_one_folder_at_the_top(grid: Path, tmp_path: Path, cache: 
     with pytest.raises(InputError, match=r"broken\.zip/parts/grid/test/good/001\.png") as told:
         datasets.load("mvtec_ad", broken, "grid")
     assert str(cache) not in str(told.value)
+
+
+def test_an_archive_without_a_folder_is_called_by_its_own_name(
+    grid: Path, tmp_path: Path, cache: Path
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "screw"), "zip", grid))
+    assert datasets.categories("mvtec_ad", archive) == ["screw"]
+    assert counts(datasets.load("mvtec_ad", archive, "screw")) == (6, 7, True)
+
+
+def test_other_files_and_folders_beside_categories(
+    grid: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (grid.parent / "README.txt").write_text("about")
+    assert datasets.categories("mvtec_ad", grid.parent.parent) == ["grid"]
+    (grid.parent / "tile" / "train" / "images").mkdir(parents=True)
+    assert datasets.categories("mvtec_ad", grid.parent) == ["grid"]
+    assert "no categories, without train/good: tile" in caplog.text
 
 
 def test_a_folder_that_is_a_category(grid: Path) -> None:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from pfm_jax.inference import defects
-from pfm_jax.inference.calibration import Threshold
+from pfm_jax.inference.calibration import default_threshold
 from pfm_jax.inference.prediction import decide
-from pfm_jax.types import InputError
 
 
 def flooded(above: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -80,10 +79,9 @@ def test_coco() -> None:
 def test_normal_images_have_none() -> None:
     """Regions above the threshold count only where the image is anomalous."""
     maps = [disc(64, (20, 30), 5), disc(64, (20, 30), 5)]
-    decided = decide(np.array([0.9, 0.4]), maps, np.linspace(0, 0.5, 19))
-    assert decided.threshold == Threshold(0.5, 0.05, decided.threshold.bound, 19)
+    normal = np.linspace(0, 0.5, 19)
+    decided = decide(np.array([0.9, 0.4]), maps, normal, default_threshold(normal))
+    assert decided.threshold.value == 0.5 and decided.is_anomalous.tolist() == [True, False]
     assert [len(found) for found in decided.defects] == [1, 0]
-    undecided = decide(np.array([0.9, 0.4]), maps, np.linspace(0, 0.5, 18))
+    undecided = decide(np.array([0.9, 0.4]), maps, normal[1:], default_threshold(normal[1:]))
     assert undecided.defects is None and undecided.is_anomalous is None
-    with pytest.raises(InputError, match="needs 99 normal images"):
-        decide(np.array([0.9, 0.4]), maps, np.linspace(0, 0.5, 19), 0.01)

@@ -178,8 +178,9 @@ def test_the_same_name_in_another_folder_is_another_file(
     assert len({row["path"] for row in rows_of(tmp_path / "out")}) == 5
     options = Options(maps=True)
     predict(red_scorer(), "new", tmp_path / "out", THRESHOLD, options)
-    with pytest.raises(InputError, match="of another folder of pictures; use another --output"):
-        predict(red_scorer(), str(tmp_path / "link"), tmp_path / "out", THRESHOLD, options)
+    for options in (Options(maps=True), Options(masks=True)):
+        with pytest.raises(InputError, match="of another folder of pictures; use another"):
+            predict(red_scorer(), str(tmp_path / "link"), tmp_path / "out", THRESHOLD, options)
 
 
 def test_what_is_written_is_never_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -204,6 +205,24 @@ def test_pictures_asked_for_later_are_drawn(tmp_path: Path) -> None:
         images = str(tmp_path / "in")
         assert predict(red_scorer(), images, tmp_path / "out", THRESHOLD, options)[1] == expected
     assert len([*(tmp_path / "out" / "overlays").glob("*.png")]) == 3
+
+
+def test_a_threshold_of_zero_is_one(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 1)
+    predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", 0.0, Options(masks=True))
+    assert np.asarray(Image.open(tmp_path / "out" / "masks" / "000.png")).any()
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\n", b"short\n"])
+def test_a_table_that_another_program_wrote_is_refused(content: bytes, tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 2)
+    predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    table = tmp_path / "out" / "scores.csv"
+    table.write_bytes(table.read_bytes() + content if content == b"short\n" else content)
+    before = table.read_bytes()
+    with pytest.raises(InputError, match=r"scores\.csv: .*use another --output"):
+        predict(red_scorer(), str(tmp_path / "in"), tmp_path / "out", THRESHOLD)
+    assert table.read_bytes() == before
 
 
 def test_without_a_threshold_nothing_is_decided(tmp_path: Path) -> None:
