@@ -43,10 +43,10 @@ def unpack(archive: Path) -> Path:
     Raises InputError.
     """
     stat = archive.stat()
-    identity = f"{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    identity = f"named\0{archive.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     target = files.cache_dir() / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     inner = archive.name.split(".")[0] or "archive"
-    if target.is_dir():
+    if (target / inner).is_dir():
         return target / inner
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as part:
@@ -58,7 +58,7 @@ def unpack(archive: Path) -> Path:
         try:
             os.replace(part, target)
         except OSError:
-            if not target.is_dir():  # else another run has unpacked it meanwhile
+            if not (target / inner).is_dir():  # else another run has unpacked it meanwhile
                 raise
     return target / inner
 
