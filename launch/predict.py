@@ -34,10 +34,8 @@ def main() -> None:
     threshold = detector_flags.threshold(scorer)
     print(threshold or "no threshold")
     start, output = time.perf_counter(), Path(OUTPUT.value)
-    limit, options = (
-        threshold.value if threshold else None,
-        Options(MAPS.value, OVERLAYS.value, MASKS.value),
-    )
+    limit = threshold.value if threshold else None
+    options = Options(MAPS.value, OVERLAYS.value, MASKS.value)
     counts, new = predict(scorer, IMAGES.value, output, limit, options)
     rate = new / (time.perf_counter() - start)
     summary = ", ".join(

@@ -53,10 +53,11 @@ class Note(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """8-bit RGB image at its own size, and what is to be said about its file."""
+    """8-bit RGB image at its own size, notes on its file, and whether EXIF turned it."""
 
     image: Image.Image
     notes: tuple[Note, ...] = ()
+    is_turned: bool = False
 
 
 def allow_megapixels(most: float) -> None:
@@ -96,6 +97,7 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
     with opened(io.BytesIO(encoded), name) as file:
         _check_colour(file, name, value_range)
         bits, image = _tagged_range(file), file
+        is_turned = file.getexif().get(ORIENTATION, 1) in TURNED
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):
             values = np.asarray(image, np.float64)
@@ -106,7 +108,7 @@ def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:
         image.load()
         image = image.convert("RGBA") if image.mode == "P" else image
         rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
-    return Decoded(rgb, tuple(notes))
+    return Decoded(rgb, tuple(notes), is_turned)
 
 
 def _to_8_bits(values: np.ndarray, mode: str, value_range: float, name: str) -> np.ndarray:
@@ -228,12 +230,6 @@ def _seek_full(image: Image.Image) -> int:
         (w, h) == (width, height) or abs(w * height - h * width) > max(width, height)
         for w, h in sizes.values()
     )
-
-
-def is_turned(encoded: bytes, name: str) -> bool:
-    """Whether EXIF rotates or mirrors an image. Raises InputError: an unreadable file."""
-    with opened(io.BytesIO(encoded), name) as image:
-        return image.getexif().get(ORIENTATION, 1) in TURNED
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -139,10 +139,10 @@ def _findings(value_range: float, one_large: threading.Lock, entry: Entry) -> Fi
         content = read(entry.image)
         found.digests.append(hashlib.sha256(content).digest())
         with decoding.alone(content, one_large):
-            image, notes = decoding.decode(content, str(entry.image), value_range)
+            image, notes, is_turned = decoding.decode(content, str(entry.image), value_range)
         found.notes.extend((entry.image, note) for note in notes)
         size = f"{image.width}x{image.height}"
-        if entry.masks and decoding.is_turned(content, str(entry.image)):
+        if entry.masks and is_turned:
             turned = "EXIF says it is rotated; rotate its pixels instead"
             found.faults.append(f"{entry.image}: {turned}")
     except InputError as error:

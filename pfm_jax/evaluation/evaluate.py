@@ -173,10 +173,8 @@ def _measure(
     image_auroc = image_ap = pixel_auroc = pro_auc = None
     intervals, both_kinds = {}, len(np.unique(labels)) == 2
     if both_kinds:
-        image_auroc, image_ap = (
-            metrics.image_auroc(scores, labels),
-            metrics.image_ap(scores, labels),
-        )
+        image_auroc = metrics.image_auroc(scores, labels)
+        image_ap = metrics.image_ap(scores, labels)
         intervals["image_auroc"] = bootstrap.image_interval(scores, labels)
     if maps is not None and regions is not None:
         pixel_auroc, pro_auc = _pixel_metrics(maps, regions)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pfm_jax.datasets.decoding import saved
 from pfm_jax.metrics import METRICS
 
 STRIP_PIXELS = 2**20
@@ -30,9 +31,7 @@ class Panel(NamedTuple):
 
 def encode(array: np.ndarray, kind: str, **options: Any) -> bytes:
     """Encodes an array as an image file, `kind` and options as Pillow names them."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return buffer.getvalue()
+    return saved(Image.fromarray(array), kind, **options)
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -122,7 +122,7 @@ class Detector:
             pixels, sizes = [], []
             for index in range(start, min(start + most, len(given))):
                 example = given[index]
-                image, notes = decode(example.image, example.path, example.value_range)
+                image, notes, _ = decode(example.image, example.path, example.value_range)
                 for note in notes:
                     log.warning("%s: %s", example.path, note)
                 pixels.append(resized(image, data.image_size))

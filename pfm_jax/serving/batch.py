@@ -141,7 +141,7 @@ def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray
         try:
             content = read(file.path)
             with decoding.alone(content, one_large):
-                image, notes = decoding.decode(content, shown(file.path), scorer.value_range)
+                image, notes, _ = decoding.decode(content, shown(file.path), scorer.value_range)
                 pixels = image_files.resized(image, size)
         except InputError as error:
             return Opened(file, None, error=str(error))

@@ -96,8 +96,7 @@ def _picture(
     if kind == "maps":
         return Image.fromarray(small).resize(size, Image.Resampling.BILINEAR)
     if kind == "masks":
-        over = limit is not None and score > limit
-        return figures.mask(small, size, limit if over and limit is not None else np.inf)
+        return figures.mask(small, size, np.inf if limit is None or score <= limit else limit)
     try:
         grey = decoding.decode(read(path), shown(path), drawing.value_range).image.convert("L")
     except InputError as error:

@@ -136,7 +136,7 @@ class Service:
             body = await read_body(request, self.limits)
             async with self.pictures:
                 limits = self.limits.megapixels, self.scorer.value_range
-                image, notes = await asyncio.to_thread(decode, body, *limits)
+                image, notes, _ = await asyncio.to_thread(decode, body, *limits)
                 pixels = await asyncio.to_thread(images.resized, image, self.scorer.size)
             score, anomaly_map = await self.batcher.score(pixels)
             async with self.pictures:
