@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+from filelock import FileLock
 from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Lowered
 from tqdm import tqdm
@@ -31,11 +33,26 @@ def keep_programs() -> None:
     """
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled" / _cpu()))
+    folder = cache_dir() / "compiled" / _cpu()
+    _delete_torn(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()  # else what was compiled before has settled it
+
+
+def _delete_torn(folder: Path) -> None:
+    """Deletes programs that a killed process or a full disk left half-written.
+
+    JAX writes a program's time of last use after it, and without one can add no others: it warns at
+    each.
+    """
+    if os.access(folder, os.W_OK):
+        with FileLock(folder / ".lockfile"):  # JAX's own
+            for program in folder.glob("*-cache"):
+                if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                    program.unlink()
 
 
 def _cpu() -> str:
