@@ -1,4 +1,4 @@
-"""Exact AUROC, AP and PRO, on the host.
+"""Exact AUROC, AP, F1-max, PRO and AUPIMO, on the host.
 
 All curves come from one sort and running sums: a threshold at every distinct score, no bins. Every
 metric depends only on the order of the scores. An entry's score and kind are packed into one
@@ -15,14 +15,35 @@ import numpy as np
 import sklearn.metrics
 from scipy import ndimage
 
-METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc")
+NAMES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1_max": "image F1",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_f1_max": "pixel F1",
+    "pro_auc": "PRO",
+    "pro_auc_05": "PRO 0.05",
+    "aupimo": "AUPIMO",
+}
+"""Names for tables of the metrics, fields of `types.Metrics`."""
 PAPER_METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
 """Metrics in the paper's tables; these have bootstrap intervals."""
 
 HIT_WEIGHTS, ALARM_WEIGHTS = np.array([0.0, 1.0]), np.array([1.0, 0.0])
 """Weights of labels 0 and 1 in the counts of hits and of false alarms."""
 CHUNK_SIZE = 2**17  # entries summed at once
+PRO_LIMITS = (0.3, 0.05)  # false-positive rates
+PIMO_LIMITS = (1e-5, 1e-4)
 NEIGHBOURS = np.pad(np.ones((1, 3, 3)), ((1, 1), (0, 0), (0, 0)))  # of a pixel, within its mask
+
+
+class PixelMetrics(NamedTuple):
+    """Metrics of maps from one sort of their pixels; see the functions of these names."""
+
+    pixel_auroc: float
+    pixel_f1_max: float
+    pro_auc: float
+    pro_auc_05: float
 
 
 class Regions(NamedTuple):
@@ -128,7 +149,14 @@ def pixel_auroc(score_maps: np.ndarray, masks: np.ndarray) -> float:
     return image_auroc(score_maps, masks)
 
 
-def pro_auc(score_maps: np.ndarray, masks: Masks, max_fpr: float = 0.3) -> float:
+def image_f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Largest F1 of image scores `[N]` at or above any threshold, in (0, 1]."""
+    scores, labels = checked(scores, labels)
+    curves = _curves(_keys(scores, labels), HIT_WEIGHTS, ALARM_WEIGHTS)
+    return max(f1_max(hits, alarms, int(labels.sum())) for hits, alarms in curves)
+
+
+def pro_auc(score_maps: np.ndarray, masks: Masks, max_fpr: float = PRO_LIMITS[0]) -> float:
     """Area under the per-region overlap of `[N, H, W]` up to a false-positive rate, divided by it.
 
     Mean fraction of each 8-connected ground-truth region at or above a threshold, against the
@@ -137,13 +165,13 @@ def pro_auc(score_maps: np.ndarray, masks: Masks, max_fpr: float = 0.3) -> float
 
     Raises ValueError; see `image_auroc`.
     """
-    return pixel_metrics(score_maps, masks, max_fpr)[1]
+    return pixel_metrics(score_maps, masks, (max_fpr, 1.0)).pro_auc
 
 
 def pixel_metrics(
-    score_maps: np.ndarray, masks: Masks, max_fpr: float = 0.3
-) -> tuple[float, float]:
-    """`pixel_auroc` and `pro_auc` from one sort."""
+    score_maps: np.ndarray, masks: Masks, max_fprs: tuple[float, float] = PRO_LIMITS
+) -> PixelMetrics:
+    """`pixel_auroc`, F1-max over all pixels, and `pro_auc` to both limits, from one sort."""
     numbers, sizes = label(masks)
     score_maps, _ = checked(score_maps, numbers)
     keys = np.empty(numbers.shape, np.int64)
@@ -152,12 +180,52 @@ def pixel_metrics(
     overlap = np.append(0.0, 1 / sizes[1:])
     is_region = (overlap > 0).astype(np.float64)
     normal, anomalous = float(sizes[0]), int(sizes[1:].sum())
-    auroc = pro = 0.0
-    limit = max_fpr * normal
+    auroc = f1 = 0.0
+    limits = normal * np.array(max_fprs)
+    pro = np.zeros(2)
     for hits, overlaps, alarms in _curves(keys.reshape(-1), is_region, overlap, 1 - is_region):
         auroc += float(np.trapezoid(hits, alarms))
-        pro += area_up_to(limit, overlaps, alarms)
-    return float(auroc / anomalous / normal), float(pro / (len(sizes) - 1) / limit)
+        f1 = max(f1, f1_max(hits, alarms, anomalous))
+        pro += [area_up_to(limit, overlaps, alarms) for limit in limits]
+    pro /= (len(sizes) - 1) * limits
+    return PixelMetrics(float(auroc / anomalous / normal), f1, *pro.tolist())
+
+
+def f1_max(hits: np.ndarray, alarms: np.ndarray, anomalous: int) -> float:
+    """Largest F1 along curves of counts, `2 TP / (TP + FP + P)`."""
+    return float(np.max(2 * hits / (hits + alarms + anomalous)))
+
+
+def aupimo(
+    score_maps: np.ndarray,
+    masks: Masks,
+    labels: np.ndarray,
+    fprs: tuple[float, float] = PIMO_LIMITS,
+) -> float:
+    """Mean area under the per-image overlap of the anomalous among `[N, H, W]` maps, in [0, 1].
+
+    Fraction of an image's mask at or above a threshold, against the fraction of the pixels of
+    normal images (label 0) at or above it, on a logarithmic axis between two rates: its mean over
+    that range. Every pixel of the normal images is a threshold. Definition: Bertoldo, Ortego,
+    Ahuja and Coelho, AUPIMO, BMVC 2024. An anomalous image without mask does not count.
+
+    Raises ValueError: images of one kind only.
+    """
+    numbers, _ = label(masks)
+    normal = score_maps[labels == 0].ravel()
+    found = [maps[own > 0] for maps, own in zip(score_maps, numbers, strict=True) if own.any()]
+    if not (normal.size and found):
+        raise ValueError("AUPIMO needs normal images, and anomalous ones with masks")
+    count = min(int(np.ceil(fprs[1] * normal.size)), normal.size)
+    thresholds = np.sort(np.partition(normal, normal.size - count)[-count:])[::-1]
+    edges = np.clip(np.arange(count + 1) / normal.size, *fprs)  # between them, one threshold each
+    overlaps = np.mean([_fractions(one, thresholds) for one in found], axis=0)
+    return float(np.average(overlaps, weights=np.diff(np.log(edges))))
+
+
+def _fractions(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Fraction of scores `[P]` at or above each threshold `[T]`."""
+    return 1 - np.searchsorted(np.sort(scores), thresholds) / scores.size
 
 
 def area_up_to(limit: float, y: np.ndarray, x: np.ndarray) -> float:

@@ -154,16 +154,26 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metrics:
-    """Fractions in [0, 1]; None where there are no masks, or test images of one kind only.
+    """Fractions in [0, 1], as `metrics` defines them.
 
-    `intervals`: 95% bootstrap interval over test images of each AUROC and of PRO.
+    None where there are no masks (pixel metrics, PRO, AUPIMO), or test images of one kind only
+    (image metrics, AUPIMO).
+
+    Attributes:
+        image_f1_max, pixel_f1_max: F1 at the best threshold for the test images.
+        pro_auc, pro_auc_05: up to false-positive rates of 0.3 and 0.05.
+        intervals: 95% bootstrap interval over test images of each AUROC and of `pro_auc`.
     """
 
-    image_auroc: float | None
-    image_ap: float | None
-    pixel_auroc: float | None
-    pro_auc: float | None
-    intervals: dict[str, list[float]]
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    image_f1_max: float | None = None
+    pixel_auroc: float | None = None
+    pixel_f1_max: float | None = None
+    pro_auc: float | None = None
+    pro_auc_05: float | None = None
+    aupimo: float | None = None
+    intervals: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

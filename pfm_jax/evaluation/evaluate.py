@@ -38,8 +38,8 @@ class Evaluation:
         combinations: name of a combination of levels -> its metrics, never standardised.
         paths, labels, scores: of the test images; labels `[N]` are 0 (good) or 1 (anomalous).
         decisions: threshold from held-out images, and the fractions of good (`false_positives`)
-            and anomalous (`recall`) test images above it, None if there are none; None with too
-            few held-out images.
+            and anomalous (`recall`) test images above it, and of those above it that are anomalous
+            (`precision`), None if there are none; None with too few held-out images.
         panels: pictures of the most and the least anomalous test images.
         segmentation_threshold: score exceeded by `SEGMENTATION_RATE` of all normal pixels, for
             pictures; None without masks.
@@ -107,10 +107,15 @@ def decisions(
         return None
     threshold = calibration.threshold(normal_scores, calibration.DEFAULT_RATE)
     over = scores > threshold.value
+
+    def fraction(of: np.ndarray) -> float | None:
+        return float(of.mean()) if of.size else None
+
     return {
         **dataclasses.asdict(threshold),
-        "false_positives": float(over[labels == 0].mean()) if (labels == 0).any() else None,
-        "recall": float(over[labels == 1].mean()) if (labels == 1).any() else None,
+        "false_positives": fraction(over[labels == 0]),
+        "recall": fraction(over[labels == 1]),
+        "precision": fraction(labels[over]),
     }
 
 
@@ -170,21 +175,23 @@ def _measure(
     labels: np.ndarray,
     regions: metrics.Regions | None,
 ) -> Metrics:
-    image_auroc = image_ap = pixel_auroc = pro_auc = None
+    found: dict[str, float] = {}
     intervals, both_kinds = {}, len(np.unique(labels)) == 2
     if both_kinds:
-        image_auroc = metrics.image_auroc(scores, labels)
-        image_ap = metrics.image_ap(scores, labels)
+        found["image_auroc"] = metrics.image_auroc(scores, labels)
+        found["image_ap"] = metrics.image_ap(scores, labels)
+        found["image_f1_max"] = metrics.image_f1_max(scores, labels)
         intervals["image_auroc"] = bootstrap.image_interval(scores, labels)
     if maps is not None and regions is not None:
-        pixel_auroc, pro_auc = _pixel_metrics(maps, regions)
+        found |= _pixel_metrics(maps, regions)._asdict()
         if both_kinds:
+            found["aupimo"] = metrics.aupimo(maps, regions, labels)
             both = bootstrap.pixel_intervals(maps, regions)
             intervals["pixel_auroc"], intervals["pro_auc"] = both
-    return Metrics(image_auroc, image_ap, pixel_auroc, pro_auc, intervals)
+    return Metrics(**found, intervals=intervals)
 
 
-def _pixel_metrics(maps: np.ndarray, regions: metrics.Regions) -> tuple[float, float]:
+def _pixel_metrics(maps: np.ndarray, regions: metrics.Regions) -> metrics.PixelMetrics:
     """`metrics.pixel_metrics` on an accelerator with room for it, else on the host."""
     fits = device_metrics.padded_size(maps.size) <= device_metrics.MOST_PIXELS
     on_device = jax.default_backend() != "cpu" and fits

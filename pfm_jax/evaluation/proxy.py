@@ -72,5 +72,5 @@ def measure(detector: Detector, held_out: Sequence[Example]) -> dict[str, Any]:
         for kind, own in zip(synthetic.KINDS, defects, strict=True)
     }
     maps = np.concatenate([one.fused for one in found])
-    _, pro_auc = metrics.pixel_metrics(maps, images.masks(examples, size))
+    pro_auc = metrics.pro_auc(maps, images.masks(examples, size))
     return {"image_auroc": float(np.mean(list(kinds.values()))), "kinds": kinds, "pro_auc": pro_auc}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pfm_jax.metrics import PAPER_METRICS
+from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record
 from pfm_jax.types import InputError
 
@@ -42,9 +42,9 @@ def write(run: Path) -> Path:
         if (run / "metrics.json").is_file():
             found = json.loads((run / "metrics.json").read_text())
             for name, values in {"fused": found, **found["levels"]}.items():
-                for metric in PAPER_METRICS:
-                    if values[metric] is not None:
-                        writer.add_scalar(f"{metric}/{name}", values[metric], found["step"])
+                for metric in NAMES:
+                    if (value := values.get(metric)) is not None:
+                        writer.add_scalar(f"{metric}/{name}", value, found["step"])
             gallery = json.loads((run / "gallery" / "gallery.json").read_text())
             for index, picture in enumerate(gallery):
                 with Image.open(run / "gallery" / f"{index}.png") as image:

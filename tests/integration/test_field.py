@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pfm_jax.evaluation import figures
+from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record
 from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
@@ -40,11 +41,11 @@ def test_good_images_only_make_a_detector(
     assert "no good and no anomalous test images" in caplog.text
     (metrics,) = found.values()
     kept = json.loads((tmp_path / "run" / "pictures" / "metrics.json").read_text())
-    for name in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc"):
+    for name in NAMES:
         assert metrics[name] is None and kept[name] is None
     assert kept["counts"] == {"train": 4, "held_out": 4, "test_good": 0, "test_anomalous": 0}
     row = figures.table(found).splitlines()[-1].split()
-    assert row[:5] == ["pictures", "-", "-", "-", "-"]
+    assert row[:9] == ["pictures", *["-"] * 8]
     detector = load_detector(tmp_path / "run", "pictures")
     decided = detector.predict(texture(99)[None], false_positive_rate=0.2)
     assert decided.is_anomalous.shape == (1,) and len(detector.normal_scores) == 4

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
+from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record, train
 from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
@@ -62,7 +63,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for category, found in results.items():
         folder = tmp_path / category
         assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(found))
-        for name in ("image_auroc", "image_ap", "pixel_auroc", "pro_auc"):
+        for name in NAMES:
             assert 0 <= found[name] <= 1
             assert all(0 <= found["levels"][level][name] <= 1 for level in LEVELS)
         assert found["image_auroc"] == 1, "a red square on a grey grid"
@@ -207,7 +208,7 @@ def test_one_level_one_direction_whole_images_without_masks(
     found = train_categories(config, place, "grid", tmp_path / "run")["grid"]
     assert found["pixel_auroc"] is found["pro_auc"] is None
     assert found["step"] == 6
-    names = ("image_auroc", "image_ap", "pixel_auroc", "pro_auc", "intervals")
+    names = (*NAMES, "intervals")
     assert found["levels"] == {"conv4_x": {k: found[k] for k in names}}
     assert found["intervals"].keys() == {"image_auroc"}
 

@@ -44,6 +44,12 @@ def brute_force_pro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return area / limit
 
 
+def brute_force_f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The best of scikit-learn's F1 over every threshold."""
+    labels, scores = labels.ravel(), scores.ravel()
+    return max(sklearn.metrics.f1_score(labels, scores >= one) for one in set(scores.tolist()))
+
+
 def random_maps(seed: int, levels: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Maps `[3, 12, 11]`, with ties if `levels` is given, and masks of several regions."""
     rng = np.random.default_rng(seed)
@@ -100,6 +106,56 @@ def test_curves_are_those_of_scikit_learn(levels: int | None) -> None:
     assert metrics.image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("levels", [None, 2, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_f1_max_is_the_best_over_all_thresholds(seed: int, levels: int | None) -> None:
+    maps, masks = random_maps(seed, levels)
+    expected = pytest.approx(brute_force_f1_max(maps, masks), abs=1e-12)
+    assert metrics.pixel_metrics(maps, masks).pixel_f1_max == expected
+    assert metrics.image_f1_max(maps.ravel(), masks.ravel()) == expected
+
+
+def pimo_maps() -> tuple[np.ndarray, np.ndarray]:
+    """Maps of four normal and four anomalous images, of defects that are ever easier to find."""
+    rng, masks = np.random.default_rng(0), np.zeros((8, 128, 128), bool)
+    masks[4, 10:40, 20:60] = masks[5, 80:85, 80:90] = masks[5, 100:120, 3:9] = True
+    masks[6, :9, :9] = masks[7, 60:70, :] = True
+    strength = np.linspace(1.5, 4.5, 8)[:, None, None]
+    return rng.normal(size=masks.shape) + masks * strength, masks
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "published"),
+    [
+        (2**-16, 2**-13, 0.46297202579515556),
+        (2**-14, 2**-7, 0.7098838741974866),
+        (2**-10, 2**-2, 0.9190538308538874),
+    ],
+)
+def test_aupimo_is_that_of_the_public_implementation(
+    low: float, high: float, published: float
+) -> None:
+    """Anomalib 2.7.0, `aupimo_scores(maps, masks, 300_000, (low, high))[4][4:].mean()`."""
+    maps, masks = pimo_maps()
+    labels = masks.any((1, 2)).astype(int)
+    assert metrics.aupimo(maps, masks, labels, (low, high)) == pytest.approx(published, abs=1e-6)
+    assert metrics.aupimo(np.exp(maps), metrics.label(masks), labels, (low, high)) == pytest.approx(
+        published, abs=1e-6
+    )
+
+
+def test_aupimo_goes_by_labels_and_skips_anomalous_images_without_mask() -> None:
+    maps, masks = pimo_maps()
+    labels = masks.any((1, 2)).astype(int)
+    expected = metrics.aupimo(maps, masks, labels)
+    unmarked = np.concatenate([maps, maps[:1] + 9]), np.concatenate([masks, masks[:1]])
+    assert metrics.aupimo(*unmarked, np.append(labels, 1)) == expected
+    assert metrics.aupimo(*unmarked, np.append(labels, 0)) < expected
+    for some in (slice(4), slice(4, None)):
+        with pytest.raises(ValueError, match="AUPIMO needs"):
+            metrics.aupimo(maps[some], masks[some], labels[some])
+
+
 def test_average_precision_by_hand() -> None:
     # Precision 1 at the first hit, 2/3 at the second; recall rises by a half at each.
     assert metrics.image_ap(np.array([4, 3, 2, 1]), np.array([1, 0, 1, 0])) == pytest.approx(5 / 6)
@@ -115,20 +171,22 @@ def test_average_precision_by_hand() -> None:
     ],
 )
 def test_what_can_not_be_measured_is_said(scores: list, labels: list, message: str) -> None:
-    for metric in (metrics.image_auroc, metrics.image_ap):
+    for metric in (metrics.image_auroc, metrics.image_ap, metrics.image_f1_max):
         with pytest.raises(ValueError, match=message):
             metric(np.array(scores), np.array(labels))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_both_from_one_sort(dtype: type) -> None:
+def test_all_from_one_sort(dtype: type) -> None:
     rng = np.random.default_rng(5)
     masks = rng.random((4, 20, 30)) < 0.2
     maps = np.round(rng.random((4, 20, 30)) + 0.3 * masks - 0.5, 2).astype(dtype)
     maps[0, 0], maps[0, 1] = 0.0, -0.0  # are equal
     both = metrics.pixel_metrics(maps, masks)
-    assert both == (metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks))
-    assert both[0] == pytest.approx(
+    assert both.pixel_auroc == metrics.pixel_auroc(maps, masks)
+    assert both.pro_auc == metrics.pro_auc(maps, masks)
+    assert both.pro_auc_05 == metrics.pro_auc(maps, masks, 0.05)
+    assert both.pixel_auroc == pytest.approx(
         sklearn.metrics.roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12
     )
 
@@ -143,7 +201,4 @@ def test_regions_are_labelled_once_for_several_maps() -> None:
     for image, region in expected:
         numbers = {int(found.numbers[image, y, x]) for y, x in region}
         assert len(numbers) == 1 and found.sizes[numbers.pop()] == len(region)
-    for limit in (0.1, 0.3):
-        assert metrics.pixel_metrics(maps, found, limit) == metrics.pixel_metrics(
-            maps, masks, limit
-        )
+    assert metrics.pixel_metrics(maps, found) == metrics.pixel_metrics(maps, masks)

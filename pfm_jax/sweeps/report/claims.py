@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pfm_jax.metrics import PAPER_METRICS
+from pfm_jax.metrics import NAMES, PAPER_METRICS
 from pfm_jax.sweeps.plan import Plan
-from pfm_jax.sweeps.report.tables import METRIC_NAMES, case_cells, describe, percent
+from pfm_jax.sweeps.report.tables import case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, over_categories, over_seeds
 
 WIDE_MARGIN = 0.1  # of pretrained over random weights, as a fraction
@@ -75,7 +75,7 @@ def _compare(plan: Plan, found: Sequence[Cell], comparison: Comparison) -> Itera
             continue
         holds = all(ours.mean > spread.mean + margin for spread in known.values())
         against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
-        claim = f"{words} ({networks.source} and {networks.target}), {METRIC_NAMES[metric]}"
+        claim = f"{words} ({networks.source} and {networks.target}), {NAMES[metric]}"
         alone = _by_category(plan, found, comparison, metric)
         yield Claim(claim, holds, f"{percent(ours)} against {against}. {alone}")
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax.evaluation import figures
+from pfm_jax.metrics import NAMES
 from pfm_jax.sweeps import results
 from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import claims, cost, plots, tables
@@ -87,7 +88,7 @@ def _figures(plan: Plan, found: Sequence[Cell]) -> dict[str, list[plots.Plot]]:
     drawn: dict[str, list[plots.Plot]] = {}
     for title, cases in plots.figure_cases(plan).items():
         for metric in ("image_auroc", "pixel_auroc"):
-            name = f"{title.split(' (')[0]}, {tables.METRIC_NAMES[metric]}"
+            name = f"{title.split(' (')[0]}, {NAMES[metric]}"
             if plot := plots.by_category(plan, found, cases, metric, name):
                 drawn.setdefault(title, []).append(plot)
     return drawn

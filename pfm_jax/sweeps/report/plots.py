@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record
 from pfm_jax.sweeps.plan import Plan
-from pfm_jax.sweeps.report.tables import METRIC_NAMES, case_cells, describe
+from pfm_jax.sweeps.report.tables import case_cells, describe
 from pfm_jax.sweeps.results import Cell, Spread, over_seeds
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
@@ -88,7 +89,7 @@ def by_category(
     count = len(plan.categories)
     axis.set_xticks(range(count), plan.categories, rotation=45 if count > 4 else 0)
     axis.set_xlim(-0.5, count - 0.5)
-    axis.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axis.set_ylabel(f"{NAMES[metric]} (%)")
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot(title, svg(figure), "; ".join(words))

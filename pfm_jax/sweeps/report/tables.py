@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfm_jax.config import DIRECTIONS
-from pfm_jax.metrics import PAPER_METRICS
+from pfm_jax.metrics import NAMES, PAPER_METRICS
 from pfm_jax.sweeps.plan import Case, Plan, read_json
 from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
 from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
 from pfm_jax.types import LEVELS
 
-METRIC_NAMES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_auc": "PRO"}
 MISSING = "missing"
 MVTEC_CATEGORIES = 15
 
@@ -99,7 +98,7 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
-        title=f"Table {published.number}: {METRIC_NAMES[published.metric]}",
+        title=f"Table {published.number}: {NAMES[published.metric]}",
         note=(
             "Percent; mean ± deviation over (seeds) at the last step. Published means are of the"
             f" {MVTEC_CATEGORIES} categories of MVTec AD, ours of those of this sweep."
@@ -129,7 +128,7 @@ def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
         values = ABLATION.get(int(number)) if number.isdecimal() else None
         theirs = [f"{value:.1f}" for value in values] if values else ["-"] * 3
         rows.append([case, describe(plan, case), *map(percent, ours), *theirs])
-    names = [METRIC_NAMES[metric] for metric in PAPER_METRICS]
+    names = [NAMES[metric] for metric in PAPER_METRICS]
     return Table(
         name="table_vii_ablation",
         title="Table VII: directions, levels and networks",
@@ -169,14 +168,14 @@ def all_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
 
 def cells_csv(found: Sequence[Cell]) -> str:
     """CSV of all cells: metrics as fractions, bootstrap interval bounds, reason."""
-    header = ["case", "category", "seed", "image_ap"]
+    header = ["case", "category", "seed", *NAMES]
     for metric in PAPER_METRICS:
-        header += [metric, f"{metric}_low", f"{metric}_high"]
+        header += [f"{metric}_low", f"{metric}_high"]
     rows: list[list[Any]] = [[*header, "reason"]]
     for cell in found:
         metrics = cell.metrics or {"intervals": {}}
-        row = [cell.case, cell.category, cell.seed, metrics.get("image_ap", "")]
+        row = [cell.case, cell.category, cell.seed, *(metrics.get(name, "") for name in NAMES)]
         for metric in PAPER_METRICS:
-            row += [metrics.get(metric, ""), *metrics["intervals"].get(metric, ("", ""))]
+            row += metrics["intervals"].get(metric, ("", ""))
         rows.append([*row, cell.reason])
     return _csv(rows)

@@ -92,7 +92,8 @@ def test_curves_are_exact_where_every_score_is_a_threshold() -> None:
     once = np.ones((1, len(maps)))
     hits, overlap, alarms = (bootstrap.curves(once, h) for h in bootstrap.histograms(maps, masks))
     found = bootstrap.area(hits, alarms)[0], bootstrap.area(overlap, alarms, 0.3)[0]
-    np.testing.assert_allclose(found, metrics.pixel_metrics(maps, masks), rtol=0, atol=1e-12)
+    expected = metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_intervals_hold_the_metrics_and_shrink_with_more_images() -> None:
@@ -100,7 +101,8 @@ def test_intervals_hold_the_metrics_and_shrink_with_more_images() -> None:
     for images in (24, 96):
         maps, masks = maps_and_masks(images)
         found = bootstrap.pixel_intervals(maps, masks)
-        for (low, high), value in zip(found, metrics.pixel_metrics(maps, masks), strict=True):
+        values = metrics.pixel_auroc(maps, masks), metrics.pro_auc(maps, masks)
+        for (low, high), value in zip(found, values, strict=True):
             assert low < value < high
         widths.append([high - low for low, high in found])
     assert widths[1][0] < 0.7 * widths[0][0]

@@ -13,23 +13,26 @@ from pfm_jax import datasets, metrics
 from pfm_jax.datasets import images
 from pfm_jax.evaluation import device_metrics
 from pfm_jax.evaluation.evaluate import _pixel_metrics
-from tests.unit.test_metrics import brute_force_pro, random_maps
+from tests.unit.test_metrics import brute_force_f1_max, brute_force_pro, random_maps
 
 
 def assert_as_on_the_host(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> None:
-    found = device_metrics.pixel_metrics(maps, masks, limit)
-    np.testing.assert_allclose(found, metrics.pixel_metrics(maps, masks, limit), rtol=0, atol=1e-12)
+    limits = (limit, 0.1)
+    found, expected = (m.pixel_metrics(maps, masks, limits) for m in (device_metrics, metrics))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("levels", [None, 3, 10], ids=["distinct", "three_values", "ten_values"])
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_both_are_the_definition(seed: int, limit: float, levels: int | None) -> None:
+def test_all_are_the_definition(seed: int, limit: float, levels: int | None) -> None:
     maps, masks = random_maps(seed, levels)
-    auroc, pro = device_metrics.pixel_metrics(maps, masks, limit)
+    found = device_metrics.pixel_metrics(maps, masks, (limit, 0.1))
     expected = sklearn.metrics.roc_auc_score(masks.ravel(), maps.ravel())
-    assert auroc == pytest.approx(expected, abs=1e-12)
-    assert pro == pytest.approx(brute_force_pro(maps, masks, limit), abs=1e-12)
+    assert found.pixel_auroc == pytest.approx(expected, abs=1e-12)
+    assert found.pixel_f1_max == pytest.approx(brute_force_f1_max(maps, masks), abs=1e-12)
+    assert found.pro_auc == pytest.approx(brute_force_pro(maps, masks, limit), abs=1e-12)
+    assert found.pro_auc_05 == pytest.approx(brute_force_pro(maps, masks, 0.1), abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 7, 5), (2, 16, 16), (5, 33, 31)])
@@ -48,7 +51,9 @@ def test_ties_of_all_pixels_and_of_zeros() -> None:
     for constant in (0, -7.5, np.finfo(np.float32).max):
         maps = np.full(masks.shape, constant, np.float32)
         assert_as_on_the_host(maps, masks)
-        np.testing.assert_allclose(device_metrics.pixel_metrics(maps, masks), (0.5, 0.15))
+        found = device_metrics.pixel_metrics(maps, masks)
+        f1 = 2 * masks.mean() / (1 + masks.mean())
+        np.testing.assert_allclose(found, (0.5, f1, 0.15, 0.025))
     zeros = np.array([0.0, -0.0, 1e-40, -1e-40], np.float32)  # the first two are equal
     assert_as_on_the_host(np.random.default_rng(1).choice(zeros, masks.shape), masks)
     signs = np.where(masks, np.float32(0.0), np.float32(-0.0))
@@ -68,8 +73,11 @@ def test_sums_are_exact_where_32_bits_are_too_few() -> None:
 def test_perfect_and_worst() -> None:
     _, masks = random_maps(1, None)
     perfect = masks.astype(np.float32)
-    np.testing.assert_allclose(device_metrics.pixel_metrics(perfect, masks), (1, 1), atol=1e-12)
-    assert device_metrics.pixel_metrics(-perfect, masks) == (0, 0)
+    np.testing.assert_allclose(
+        device_metrics.pixel_metrics(perfect, masks), (1, 1, 1, 1), atol=1e-12
+    )
+    worst = device_metrics.pixel_metrics(-perfect, masks)
+    assert (worst.pixel_auroc, worst.pro_auc, worst.pro_auc_05) == (0, 0, 0)
 
 
 def test_similar_sizes_share_a_program() -> None:
