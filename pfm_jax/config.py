@@ -31,7 +31,8 @@ class DataConfig:
         shots: normal images used, drawn by the run's seed; 0: all. The others are not used, not
             even for the threshold.
         held_out: fraction of the normal images kept from training, whose scores set the threshold;
-            the same images for every seed, unless `shots` are drawn.
+            the same images for every seed, unless `shots` are drawn. Those that the data set holds
+            out itself take their place, unless `shots` are drawn.
         value_range: value of white in grey images of more than 8 bits (1023 for 10 bits) and in
             floating-point ones; 0: that of the file's tags, else 65535 or 1.
     """

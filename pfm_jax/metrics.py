@@ -24,8 +24,10 @@ NAMES = {
     "pro_auc": "PRO",
     "pro_auc_05": "PRO 0.05",
     "aupimo": "AUPIMO",
+    "spro_auc_05": "sPRO 0.05",
 }
 """Names for tables of the metrics, fields of `types.Metrics`."""
+SELDOM = {"spro_auc_05"}  # defined by few data sets; see `evaluation.spro`
 PAPER_METRICS = ("image_auroc", "pixel_auroc", "pro_auc")
 """Metrics in the paper's tables; these have bootstrap intervals."""
 

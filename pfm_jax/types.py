@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -118,6 +118,7 @@ class Example:
         label: 0 good, 1 anomalous.
         defect: the kind of defect, `"good"` for none.
         value_range: value of white, of images of more than 8 bits; 0 for that of the file.
+        regions: encoded masks of which `mask` is the union, where the data set has `saturations`.
     """
 
     path: str
@@ -126,6 +127,18 @@ class Example:
     label: int
     defect: str
     value_range: float = 0.0
+    regions: tuple[bytes, ...] = ()
+
+
+class Saturation(NamedTuple):
+    """Area of a region that suffices to have found it, for sPRO.
+
+    Attributes:
+        threshold: in pixels of the mask, or as a fraction of the region if `is_relative`.
+    """
+
+    threshold: float
+    is_relative: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -137,9 +150,10 @@ class Dataset:
         test: good and anomalous images; may lack either or both.
         has_masks: whether anomalous images have masks.
         fingerprint: sha256 (hex) of every path and file of the normal images.
-        held_out: good images only, to calibrate the threshold on.
+        held_out: good images only, to calibrate the threshold on; the data set's own or drawn.
         test_fingerprint: likewise of the test images and masks.
         warnings: what was passed over, is to be doubted, or can't be measured; names files.
+        saturations: value of a mask -> when its region is found; empty: no sPRO.
     """
 
     category: str
@@ -150,6 +164,7 @@ class Dataset:
     held_out: Sequence[Example] = ()
     test_fingerprint: str = ""
     warnings: tuple[str, ...] = ()
+    saturations: Mapping[int, Saturation] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,6 +177,7 @@ class Metrics:
     Attributes:
         image_f1_max, pixel_f1_max: F1 at the best threshold for the test images.
         pro_auc, pro_auc_05: up to false-positive rates of 0.3 and 0.05.
+        spro_auc_05: mean of the kinds of defects, in data sets that define it (MVTec LOCO).
         intervals: 95% bootstrap interval over test images of each AUROC and of `pro_auc`.
     """
 
@@ -173,6 +189,7 @@ class Metrics:
     pro_auc: float | None = None
     pro_auc_05: float | None = None
     aupimo: float | None = None
+    spro_auc_05: float | None = None
     intervals: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
 

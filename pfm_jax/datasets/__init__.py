@@ -21,7 +21,20 @@ import numpy as np
 from pfm_jax.datasets.lazy import Lazy, chain
 from pfm_jax.types import Dataset, Example, InputError
 
-NAMES = ("mvtec_ad", "folder", "elpv", "mtd", "btad", "visa")
+NAMES = (
+    "mvtec_ad",
+    "folder",
+    "elpv",
+    "mtd",
+    "btad",
+    "visa",
+    "mvtec_loco",
+    "mvtec_ad_2",
+    "mpdd",
+    "ksdd",
+    "ksdd2",
+    "real_iad",
+)
 """Data sets, each a module of this package, imported on first use."""
 
 SPLIT_SEED = 0  # of the held-out images

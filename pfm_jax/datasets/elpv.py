@@ -10,13 +10,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
-
-from pfm_jax.datasets.entries import Entry, Layout, dataset
+from pfm_jax.datasets.entries import Entry, Layout, dataset, drawn
 from pfm_jax.types import Dataset, InputError
 
 CATEGORY = "solar_cells"
-SPLIT_SEED = 0
 
 
 def locate(data_dir: Path | None) -> Path:
@@ -38,9 +35,8 @@ def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
         rows = [line.split() for line in lines if line.strip()]
     good = [root / path for path, probability, _ in rows if float(probability) == 0]
     bad = [root / path for path, probability, _ in rows if float(probability) == 1]
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(good))
-    held_out = set(order[: len(good) // 4].tolist())
-    train = [Entry(path) for i, path in enumerate(good) if i not in held_out]
-    test = [Entry(path) for i, path in enumerate(good) if i in held_out]
+    chosen = drawn(len(good), len(good) // 4)
+    train = [Entry(path) for i, path in enumerate(good) if i not in chosen]
+    test = [Entry(path) for i, path in enumerate(good) if i in chosen]
     test += [Entry(path, (), 1, "defective") for path in bad]
     return dataset(Layout(root, train, test), category, value_range)

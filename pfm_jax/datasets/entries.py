@@ -6,9 +6,10 @@ import functools
 import hashlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,10 @@ from pfm_jax.datasets.decoding import Note
 from pfm_jax.datasets.lazy import Lazy
 from pfm_jax.datasets.masks import NO_DEFECT, decode_mask
 from pfm_jax.system.files import shown
-from pfm_jax.types import Dataset, Example, InputError
+from pfm_jax.types import Dataset, Example, InputError, Saturation
 
 MOST_FAULTS = 20  # told of a data set
+SPLIT_SEED = 0
 
 
 class Entry(NamedTuple):
@@ -39,12 +41,17 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Entries of a category, all below `root`, and lines to tell about what else lies there."""
+    """Entries of a category, all below `root`, and lines to tell about what else lies there.
+
+    `held_out` and `saturations`: see `types.Dataset`.
+    """
 
     root: Path
     train: Sequence[Entry]
     test: Sequence[Entry]
     warnings: Sequence[str] = ()
+    held_out: Sequence[Entry] = ()
+    saturations: Mapping[int, Saturation] = MappingProxyType({})
 
 
 class Findings(NamedTuple):
@@ -70,13 +77,21 @@ def read(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def examples(root: Path, entries: Sequence[Entry], value_range: float = 0.0) -> Lazy:
+def drawn(total: int, count: int) -> set[int]:
+    """Indices of `count` of `total` files, drawn by a fixed seed, for want of a published split."""
+    return set(np.random.default_rng(SPLIT_SEED).permutation(total)[:count].tolist())
+
+
+def examples(
+    root: Path, entries: Sequence[Entry], value_range: float = 0.0, *, with_regions: bool = False
+) -> Lazy:
     """Examples read lazily from files below `root`, in the given order."""
 
     def one(index: int) -> Example:
         image, masks, label, defect = entries[index]
         name, truth = shown(image.relative_to(root)), _truth(masks)
-        return Example(name, read(image), truth, label, defect, value_range)
+        regions = tuple(map(read, masks)) if with_regions else ()
+        return Example(name, read(image), truth, label, defect, value_range, regions)
 
     return Lazy(one, range(len(entries)))
 
@@ -98,25 +113,27 @@ def dataset(
     `masks_required`, any missing mask), or masks that mark nothing; or faulty files, of which it
     lists up to `MOST_FAULTS`: unreadable ones, or masks that don't fit.
     """
-    root, train, test, warnings = layout
+    root, train, test, warnings, held_out, saturations = layout
     if not train:
         raise InputError(f"{root}: no training images")
     has_masks = _has_masks(test, masks_required)
     with ThreadPoolExecutor() as pool:
         one = functools.partial(_findings, value_range, threading.Lock())
-        found = list(pool.map(one, (*train, *test)))
+        found = list(pool.map(one, (*train, *held_out, *test)))
     if faults := [fault for one in found for fault in one.faults]:
         raise InputError(_listed(root, faults))
     if has_masks and not any(mark for one in found for mark in one.marked):
         raise InputError(f"{root}: no mask marks a pixel; give masks that do, or none")
-    trained, tested = found[: len(train)], found[len(train) :]
+    normal = [*train, *held_out]
     return Dataset(
         category,
         examples(root, train, value_range),
-        examples(root, test, value_range),
+        examples(root, test, value_range, with_regions=bool(saturations)),
         has_masks,
-        _fingerprint(root, train, trained),
-        test_fingerprint=_fingerprint(root, test, tested),
+        _fingerprint(root, normal, found[: len(normal)]),
+        held_out=examples(root, held_out, value_range),
+        test_fingerprint=_fingerprint(root, test, found[len(normal) :]),
+        saturations=saturations,
         warnings=(*warnings, *_doubts(found), *_unmeasured(root, test)),
     )
 
@@ -159,7 +176,7 @@ def _check_mask(mask: Path, entry: Entry, size: str, found: Findings) -> None:
     try:
         content = read(mask)
         found.digests.append(hashlib.sha256(content).digest())
-        marked, notes = decode_mask(content, str(mask))
+        marked, notes, _ = decode_mask(content, str(mask))
     except InputError as error:
         found.faults.append(str(error))
         return

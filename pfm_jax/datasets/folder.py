@@ -1,6 +1,7 @@
 """Categories as plain folders, in the layout popularised by MVTec AD.
 
     ROOT/train/good/*.png
+    ROOT/validation/good/*.png                  optional, held out from training
     ROOT/test/good/*.png                        optional, as all test images are
     ROOT/test/DEFECT/NAME.png
     ROOT/ground_truth/DEFECT/NAME_mask.png      optional, for all anomalous images or for none
@@ -14,10 +15,9 @@ training then.
 from __future__ import annotations
 
 import logging
-import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pfm_jax.datasets.archive import locate
@@ -30,7 +30,10 @@ __all__ = ["categories", "load", "locate"]
 log = logging.getLogger(__name__)
 
 GOOD_NAMES = ("good", "ok", "normal")
-ELSEWHERE = "in none of train/good, test/KIND and ground_truth/KIND"
+ELSEWHERE = "in none of train/good, validation/good, test/KIND and ground_truth/KIND"
+
+Parts = tuple[str, ...]
+"""Names of the folders that lead to a file, and its own."""
 
 
 def categories(root: Path) -> list[str]:
@@ -53,22 +56,23 @@ def categories(root: Path) -> list[str]:
 
 def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads a category; masks are optional. Raises InputError; see `scan` and `entries.dataset`."""
-    return _load(root, category, value_range, masks_required=False)
+    return dataset(scan(folder_of(root, category)), category, value_range)
 
 
 def load_with_masks(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads a category whose anomalous images must have masks. Raises InputError; see `load`."""
-    return _load(root, category, value_range, masks_required=True)
+    layout = scan(folder_of(root, category))
+    return dataset(layout, category, value_range, masks_required=True)
 
 
-def _load(root: Path, category: str, value_range: float, *, masks_required: bool) -> Dataset:
+def folder_of(root: Path, category: str) -> Path:
+    """Folder of one of the `categories` below `root`; `root` itself if it is the category."""
     root = _inner(root)
-    place = root / category if _is_category(root / category) else root
-    return dataset(scan(place), category, value_range, masks_required=masks_required)
+    return root / category if _is_category(root / category) else root
 
 
-def scan(root: Path) -> Layout:
-    """Entries of a category.
+def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
+    """Entries of a category; `place_of` turns the parts of a path below `root` into this layout's.
 
     Raises:
         InputError: no training images, a mask that belongs to no image, or to more than one, or
@@ -76,29 +80,33 @@ def scan(root: Path) -> Layout:
     """
     passed: Counter[str] = Counter()
     plain = not _is_category(root)
-    train, masks = [], []
-    tested: dict[Path, str] = {}  # image -> its kind
+    train, held_out = [], []
+    tested: dict[Path, Parts] = {}  # image -> its place below `test`
+    masks: dict[Path, Parts] = {}
     for path in image_files(root, passed):
-        split, *place = path.relative_to(root).parts
+        split, *place = place_of(path.relative_to(root).parts)
         match split.lower(), place:
             case "train", [kind, _, *_] if is_good(kind):
                 train.append(path)
-            case "test", [kind, _, *_]:
-                tested[path] = "good" if is_good(kind) else kind
+            case "validation", [kind, _, *_] if is_good(kind):
+                held_out.append(path)
+            case "test", [_, _, *_]:
+                tested[path] = tuple(place)
             case "ground_truth", [_, *_]:
-                masks.append(path)
+                masks[path] = tuple(place)
             case _, [] if plain:
                 train.append(path)
             case _:
                 passed[ELSEWHERE] += 1
     if not train:
         raise InputError(f"{root / 'train' / 'good'}: no training images")
-    owned = _masks_of(root, list(tested), masks)
+    owned = _masks_of(tested, masks)
     test = [
-        Entry(path, tuple(owned[path]), int(kind != "good"), kind) for path, kind in tested.items()
+        Entry(path, tuple(owned[path]), int(not is_good(kind)), "good" if is_good(kind) else kind)
+        for path, (kind, *_) in tested.items()
     ]
-    lines = [*told(root, passed), *_entered(root, [*train, *tested])]
-    return Layout(root, [Entry(path) for path in train], test, lines)
+    lines = [*told(root, passed), *_entered(root, [*train, *held_out, *tested])]
+    return Layout(root, [*map(Entry, train)], test, lines, [*map(Entry, held_out)])
 
 
 def _entered(root: Path, found: Sequence[Path]) -> list[str]:
@@ -111,19 +119,19 @@ def _entered(root: Path, found: Sequence[Path]) -> list[str]:
     return [f"{root}: images in these folders count as good: {several}"] if names else []
 
 
-def _masks_of(root: Path, tested: Sequence[Path], masks: Sequence[Path]) -> dict[Path, list[Path]]:
+def _masks_of(tested: Mapping[Path, Parts], masks: Mapping[Path, Parts]) -> dict[Path, list[Path]]:
     """Test image -> its masks. Raises InputError; see `scan`."""
     named: dict[Path, list[Path]] = defaultdict(list)
-    for path in tested:
-        named[_below_split(root, path).with_suffix("")].append(path)
+    for path, parts in tested.items():
+        named[_name(parts).with_suffix("")].append(path)
     found: dict[Path, list[Path]] = defaultdict(list)
-    for mask in masks:
-        place = _below_split(root, mask)
+    for mask, parts in masks.items():
+        place = _name(parts)
         wanted = [place.with_name(name) for name in _image_names(place.stem)] + [place.parent]
         owners = next((named[one] for one in wanted if one in named), [])
         if not owners:
             raise InputError(
-                f"{mask}: a mask of no test image; none in {root / 'test' / place.parent} is "
+                f"{mask}: a mask of no test image; none in {place.parent} is "
                 f"called {' or '.join(one.name for one in wanted)}"
             )
         if len(owners) > 1:
@@ -136,12 +144,12 @@ def _masks_of(root: Path, tested: Sequence[Path], masks: Sequence[Path]) -> dict
     return found
 
 
-def _below_split(root: Path, path: Path) -> Path:
+def _name(place: Parts) -> Path:
     """Path below `test` or `ground_truth`, so that an image and its mask are called alike.
 
     Accents are composed (Macs decompose them), and folders of good images all are `good`.
     """
-    kind, *rest = unicodedata.normalize("NFC", str(path.relative_to(root))).split(os.sep)[1:]
+    kind, *rest = (unicodedata.normalize("NFC", part) for part in place)
     return Path("good" if rest and is_good(kind) else kind, *rest)
 
 

@@ -18,10 +18,11 @@ NO_DEFECT = "marks no pixel, though its image is anomalous"
 
 
 class Mask(NamedTuple):
-    """Anomalous pixels, bool `[H, W]`, and what is to be said about the file."""
+    """Anomalous pixels, bool `[H, W]`, what is to be said about the file, and its highest value."""
 
     marked: np.ndarray
     notes: tuple[Note, ...] = ()
+    value: int = 0
 
 
 def decode_mask(encoded: bytes, name: str) -> Mask:
@@ -43,4 +44,5 @@ def decode_mask(encoded: bytes, name: str) -> Mask:
     found = len(np.unique(values))
     notes = [Note(LOSSY if lossy else MANY_VALUES, found)] if found > 2 else []
     marked = values > values.max() / 2 if lossy else values != 0
-    return Mask(marked, (*notes, *[Note(ALL_DEFECT)] * bool(marked.all())))
+    notes += [Note(ALL_DEFECT)] * bool(marked.all())
+    return Mask(marked, tuple(notes), int(values.max()))

@@ -15,16 +15,14 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from pfm_jax.datasets import archive
-from pfm_jax.datasets.entries import Entry, Layout, dataset
+from pfm_jax.datasets.entries import Entry, Layout, dataset, drawn
 from pfm_jax.datasets.walk import image_files, told
 from pfm_jax.types import Dataset, InputError
 
 CATEGORY = "magnetic_tile"
 FREE, LIST, MASK_SUFFIX = "MT_Free", "train.txt", ".png"
-SPLIT_SEED, TRAIN_FRACTION = 0, 0.8
+TRAIN_FRACTION = 0.8
 
 __all__ = ["categories", "load", "locate"]
 
@@ -77,5 +75,4 @@ def _listed(root: Path, good: list[Path]) -> set[str]:
 def _drawn(good: list[Path]) -> set[str]:
     count = round(TRAIN_FRACTION * len(good))
     log.info("%s: no %s; training on %d of %d good tiles", FREE, LIST, count, len(good))
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(good))
-    return {good[index].name for index in order[:count]}
+    return {good[index].name for index in drawn(len(good), count)}

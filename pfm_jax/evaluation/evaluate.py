@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pfm_jax import metrics
 from pfm_jax.config import ScoringConfig
 from pfm_jax.datasets import images as image_files
-from pfm_jax.evaluation import bootstrap, device_metrics, gallery
+from pfm_jax.evaluation import bootstrap, device_metrics, gallery, spro
 from pfm_jax.evaluation.figures import Panel
 from pfm_jax.inference import calibration
 from pfm_jax.inference.detector import Detector, score_batch
@@ -36,6 +36,7 @@ class Evaluation:
         metrics: metrics of the fused map, with bootstrap intervals.
         levels: level -> metrics of its map alone, never standardised.
         combinations: name of a combination of levels -> its metrics, never standardised.
+        kinds: kind of defect -> metrics of its images against the good ones.
         paths, labels, scores: of the test images; labels `[N]` are 0 (good) or 1 (anomalous).
         decisions: threshold from held-out images, and the fractions of good (`false_positives`)
             and anomalous (`recall`) test images above it, and of those above it that are anomalous
@@ -48,6 +49,7 @@ class Evaluation:
     metrics: Metrics
     levels: dict[str, Metrics]
     combinations: dict[str, Metrics]
+    kinds: dict[str, dict[str, float]]
     paths: tuple[str, ...]
     labels: np.ndarray
     scores: np.ndarray
@@ -60,7 +62,7 @@ class Evaluation:
         levels = {name: dataclasses.asdict(one) for name, one in self.levels.items()}
         combinations = {name: dataclasses.asdict(one) for name, one in self.combinations.items()}
         found = {**dataclasses.asdict(self.metrics), "levels": levels, "combinations": combinations}
-        return {**found, "decisions": self.decisions}
+        return {**found, "kinds": self.kinds, "decisions": self.decisions}
 
 
 def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = ()) -> Evaluation:
@@ -73,29 +75,61 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
         InputError: an unreadable image or mask, or a non-finite score.
     """
     levels, size = detector.config.levels, detector.config.data.image_size
-    labels = np.array([example.label for example in dataset.test])
-    masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
-    if masks is not None and not masks.any():
-        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
-    regions = metrics.label(masks) if masks is not None else None
+    truth = ground_truth(dataset, size)
     maps, scores = _score(detector, dataset, combinations)
     measured = {
-        name: _measure(maps.get(name), scores[name], labels, regions)
+        name: _measure(maps.get(name), scores[name], truth)
         for name in tqdm(scores, desc="metrics", unit="map", disable=None)
     }
     threshold = None
-    if masks is not None:
-        threshold = float(np.quantile(maps["fused"][~masks], 1 - SEGMENTATION_RATE))
+    if truth.regions is not None:
+        normal = maps["fused"][truth.regions.numbers == 0]
+        threshold = float(np.quantile(normal, 1 - SEGMENTATION_RATE))
     return Evaluation(
         metrics=measured["fused"],
         levels={level: measured[level] for level in levels},
         combinations={name: measured[name] for name in map(joined, combinations)},
+        kinds=_kinds(maps.get("fused"), scores["fused"], truth),
         paths=tuple(example.path for example in dataset.test),
-        labels=labels,
+        labels=truth.labels,
         scores=scores["fused"],
-        decisions=decisions(detector.normal_scores, scores["fused"], labels),
+        decisions=decisions(detector.normal_scores, scores["fused"], truth.labels),
         panels=gallery.panels(detector, dataset, scores["fused"]),
         segmentation_threshold=threshold,
+    )
+
+
+class Truth(NamedTuple):
+    """Ground truth of N test images.
+
+    Attributes:
+        labels, kinds: `[N]`, 0 (good) or 1 (anomalous), and the kind of defect.
+        regions: of their masks; None without masks.
+        saturated: regions of each image, for sPRO; empty where the data set doesn't define it.
+    """
+
+    labels: np.ndarray
+    kinds: np.ndarray
+    regions: metrics.Regions | None
+    saturated: list[list[spro.Region]]
+
+    @property
+    def both(self) -> bool:
+        """Whether there are good and anomalous images."""
+        return len(np.unique(self.labels)) == 2
+
+
+def ground_truth(dataset: Dataset, size: int) -> Truth:
+    """Ground truth at `[size, size]`. Raises InputError: no mask marks anything."""
+    masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
+    if masks is not None and not masks.any():
+        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
+    known = dataset.saturations
+    return Truth(
+        np.array([example.label for example in dataset.test]),
+        np.array([example.defect for example in dataset.test]),
+        metrics.label(masks) if masks is not None else None,
+        [spro.regions(example, size, known) for example in dataset.test] if known else [],
     )
 
 
@@ -169,26 +203,39 @@ def _score(
     return stacked, {name: np.concatenate([empty, *scores[name]]) for name in names}
 
 
-def _measure(
-    maps: np.ndarray | None,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    regions: metrics.Regions | None,
-) -> Metrics:
+def _measure(maps: np.ndarray | None, scores: np.ndarray, truth: Truth) -> Metrics:
     found: dict[str, float] = {}
-    intervals, both_kinds = {}, len(np.unique(labels)) == 2
-    if both_kinds:
+    intervals, labels = {}, truth.labels
+    if truth.both:
         found["image_auroc"] = metrics.image_auroc(scores, labels)
         found["image_ap"] = metrics.image_ap(scores, labels)
         found["image_f1_max"] = metrics.image_f1_max(scores, labels)
         intervals["image_auroc"] = bootstrap.image_interval(scores, labels)
-    if maps is not None and regions is not None:
-        found |= _pixel_metrics(maps, regions)._asdict()
-        if both_kinds:
-            found["aupimo"] = metrics.aupimo(maps, regions, labels)
-            both = bootstrap.pixel_intervals(maps, regions)
+    if maps is not None and truth.regions is not None:
+        found |= _pixel_metrics(maps, truth.regions)._asdict()
+        if truth.both:
+            found["aupimo"] = metrics.aupimo(maps, truth.regions, labels)
+            both = bootstrap.pixel_intervals(maps, truth.regions)
             intervals["pixel_auroc"], intervals["pro_auc"] = both
+    if truth.saturated:
+        kinds = _kinds(maps, scores, truth).values()
+        found["spro_auc_05"] = float(np.mean([one["spro_auc_05"] for one in kinds]))
     return Metrics(**found, intervals=intervals)
+
+
+def _kinds(
+    maps: np.ndarray | None, scores: np.ndarray, truth: Truth
+) -> dict[str, dict[str, float]]:
+    """Metrics of each kind of defect against the good images; none without these."""
+    found: dict[str, dict[str, float]] = {}
+    kinds = sorted(set(truth.kinds[truth.labels == 1])) if truth.both else []
+    for kind in kinds:
+        (chosen,) = np.nonzero((truth.labels == 0) | (truth.kinds == kind))
+        found[kind] = {"image_auroc": metrics.image_auroc(scores[chosen], truth.labels[chosen])}
+        if maps is not None and truth.saturated:
+            regions = [truth.saturated[index] for index in chosen]
+            found[kind]["spro_auc_05"] = spro.spro_auc(maps[chosen], regions)
+    return found
 
 
 def _pixel_metrics(maps: np.ndarray, regions: metrics.Regions) -> metrics.PixelMetrics:

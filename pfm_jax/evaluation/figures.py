@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax.datasets.decoding import saved
-from pfm_jax.metrics import NAMES
+from pfm_jax.metrics import NAMES, SELDOM
 
 STRIP_PIXELS = 2**20
 """Pixels drawn at once, so that the memory for a large image is bounded."""
@@ -36,12 +36,13 @@ def encode(array: np.ndarray, kind: str, **options: Any) -> bytes:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats category -> metrics as aligned text in percent, with the mean of the categories."""
-    rows = [["category", *NAMES.values(), "seconds"]]
+    shown = [m for m in NAMES if m not in SELDOM or _mean(results, m) is not None]
+    rows = [["category", *(NAMES[m] for m in shown), "seconds"]]
     for category, metrics in results.items():
         seconds = sum(metrics["seconds"].values())
-        rows.append([category, *(_percent(metrics[m]) for m in NAMES), f"{seconds:.0f}"])
+        rows.append([category, *(_percent(metrics[m]) for m in shown), f"{seconds:.0f}"])
     if len(results) > 1:
-        rows.append(["mean", *(_percent(_mean(results, metric)) for metric in NAMES), ""])
+        rows.append(["mean", *(_percent(_mean(results, metric)) for metric in shown), ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

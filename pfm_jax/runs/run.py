@@ -144,6 +144,8 @@ def _split(config: Config, dataset: Dataset) -> Dataset:
         shots = datasets.draw_shots(dataset.train, config.data.shots, config.seed)
     except InputError as error:
         raise InputError(f"{dataset.category}: {error}") from error
+    if dataset.held_out and not config.data.shots:
+        return dataset
     train, held_out = datasets.hold_out(shots, config.data.held_out)
     return dataclasses.replace(dataset, train=train, held_out=held_out)
 

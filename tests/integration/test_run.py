@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from configs import mb_pfm_r18_r50
-from pfm_jax.metrics import NAMES
+from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.runs import record, train
 from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
@@ -23,6 +23,7 @@ from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import arrays
 from pfm_jax.types import InputError, Sources
 from tests.synthetic import LEVELS, make_category, make_sources, make_weights, small_config
+from tests.unit.datasets.test_published import make_loco
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for category, found in results.items():
         folder = tmp_path / category
         assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(found))
-        for name in NAMES:
+        for name in NAMES.keys() - SELDOM:
             assert 0 <= found[name] <= 1
             assert all(0 <= found["levels"][level][name] <= 1 for level in LEVELS)
         assert found["image_auroc"] == 1, "a red square on a grey grid"
@@ -211,6 +212,19 @@ def test_one_level_one_direction_whole_images_without_masks(
     names = (*NAMES, "intervals")
     assert found["levels"] == {"conv4_x": {k: found[k] for k in names}}
     assert found["intervals"].keys() == {"image_auroc"}
+
+
+def test_mvtec_loco_is_measured_by_kinds(sources: Sources, tmp_path: Path) -> None:
+    root = make_loco(tmp_path / "loco")
+    config = replaced(small_config(), {"data.dataset": "mvtec_loco", "data.held_out": 0.5})
+    place = Sources(str(root), sources.weights_dir)
+    found = train_categories(config, place, "all", tmp_path / "run")["breakfast_box"]
+    assert found["counts"]["train"] == 4 and found["counts"]["held_out"] == 2
+    kinds = found["kinds"]
+    assert kinds.keys() == {"logical_anomalies", "structural_anomalies"}
+    mean = np.mean([one["spro_auc_05"] for one in kinds.values()])
+    assert found["spro_auc_05"] == pytest.approx(mean) and 0 <= mean <= 1
+    assert found["levels"]["conv4_x"]["spro_auc_05"] is not None
 
 
 NEW_PAIR = """
