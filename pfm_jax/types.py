@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax import Array
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 STRIDES = {"conv2_x": 4, "conv3_x": 8, "conv4_x": 16}
 DIRECTIONS = ("forward", "backward")
 ONE_WAY = {">": ("forward",), "<": ("backward",)}
+
+BLANK = (124, 116, 104)
+"""Colour of pixels that are ignored: ImageNet's mean, as networks see the padding of an image."""
 
 FeaturePyramid = dict[str, Array]
 """Stage -> features `[B, h, w, C]` of one network."""
@@ -119,6 +123,7 @@ class Example:
         defect: the kind of defect, `"good"` for none.
         value_range: value of white, of images of more than 8 bits; 0 for that of the file.
         regions: encoded masks of which `mask` is the union, where the data set has `saturations`.
+        ignored: bool `[h, w]`, stretched over the image: pixels to be blank to training.
     """
 
     path: str
@@ -128,6 +133,7 @@ class Example:
     defect: str
     value_range: float = 0.0
     regions: tuple[bytes, ...] = ()
+    ignored: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
 
 class Saturation(NamedTuple):
@@ -154,6 +160,7 @@ class Dataset:
         test_fingerprint: likewise of the test images and masks.
         warnings: what was passed over, is to be doubted, or can't be measured; names files.
         saturations: value of a mask -> when its region is found; empty: no sPRO.
+        ignored: see `Example`; of the whole category.
     """
 
     category: str
@@ -165,6 +172,7 @@ class Dataset:
     test_fingerprint: str = ""
     warnings: tuple[str, ...] = ()
     saturations: Mapping[int, Saturation] = dataclasses.field(default_factory=dict)
+    ignored: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pfm_jax.datasets import decoding
 from pfm_jax.datasets.decoding import Note
-from pfm_jax.datasets.lazy import Lazy
-from pfm_jax.datasets.masks import NO_DEFECT, decode_mask
+from pfm_jax.datasets.lazy import Lazy, ignoring
+from pfm_jax.datasets.masks import NO_DEFECT, decode_mask, ignored_by
 from pfm_jax.system.files import shown
 from pfm_jax.types import Dataset, Example, InputError, Saturation
 
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 class Layout(NamedTuple):
     """Entries of a category, all below `root`, and lines to tell about what else lies there.
 
-    `held_out` and `saturations`: see `types.Dataset`.
+    `held_out` and `saturations`: see `types.Dataset`; `ignored` is the file of that mask.
     """
 
     root: Path
@@ -52,6 +52,7 @@ class Layout(NamedTuple):
     warnings: Sequence[str] = ()
     held_out: Sequence[Entry] = ()
     saturations: Mapping[int, Saturation] = MappingProxyType({})
+    ignored: Path | None = None
 
 
 class Findings(NamedTuple):
@@ -113,7 +114,7 @@ def dataset(
     `masks_required`, any missing mask), or masks that mark nothing; or faulty files, of which it
     lists up to `MOST_FAULTS`: unreadable ones, or masks that don't fit.
     """
-    root, train, test, warnings, held_out, saturations = layout
+    root, train, test, warnings, held_out, saturations, mask = layout
     if not train:
         raise InputError(f"{root}: no training images")
     has_masks = _has_masks(test, masks_required)
@@ -125,16 +126,19 @@ def dataset(
     if has_masks and not any(mark for one in found for mark in one.marked):
         raise InputError(f"{root}: no mask marks a pixel; give masks that do, or none")
     normal = [*train, *held_out]
+    ignored = ignored_by(read(mask), str(mask)) if mask else None
+    told = [] if ignored is None else [f"{mask}: {ignored.mean():.1%} of each image is ignored"]
     return Dataset(
         category,
-        examples(root, train, value_range),
+        ignoring(examples(root, train, value_range), ignored),
         examples(root, test, value_range, with_regions=bool(saturations)),
         has_masks,
-        _fingerprint(root, normal, found[: len(normal)]),
+        _fingerprint(root, normal, found[: len(normal)], ignored),
         held_out=examples(root, held_out, value_range),
         test_fingerprint=_fingerprint(root, test, found[len(normal) :]),
         saturations=saturations,
-        warnings=(*warnings, *_doubts(found), *_unmeasured(root, test)),
+        ignored=ignored,
+        warnings=(*warnings, *told, *_doubts(found), *_unmeasured(root, test)),
     )
 
 
@@ -223,9 +227,16 @@ def _unmeasured(root: Path, test: Sequence[Entry]) -> Iterator[str]:
         yield f"{root}: no {' and no '.join(missing)} test images; {what} can't be measured"
 
 
-def _fingerprint(root: Path, entries: Sequence[Entry], found: Sequence[Findings]) -> str:
+def _fingerprint(
+    root: Path,
+    entries: Sequence[Entry],
+    found: Sequence[Findings],
+    ignored: np.ndarray | None = None,
+) -> str:
     """sha256 (hex) of label, relative path and content of every image and mask."""
     digest = hashlib.sha256()
+    if ignored is not None:
+        digest.update(f"{ignored.shape}".encode() + ignored.tobytes())
     for entry, one in zip(entries, found, strict=True):
         for path, content in zip((entry.image, *entry.masks), one.digests, strict=True):
             name = f"{entry.label}\0{shown(path.relative_to(root))}\0"

@@ -6,6 +6,8 @@
     ROOT/test/DEFECT/NAME.png
     ROOT/ground_truth/DEFECT/NAME_mask.png      optional, for all anomalous images or for none
 
+    ROOT/ignore.png                             optional, white where all images are ignored
+
 A mask may also be called NAME, NAME_gt or mask_NAME, with the suffix of any image; those of one
 image may lie in a folder NAME. `ok` and `normal` are the same as `good`. Subfolders are entered
 everywhere. `ROOT` may also hold good images directly and nothing else; all of them are for
@@ -80,7 +82,7 @@ def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
     """
     passed: Counter[str] = Counter()
     plain = not _is_category(root)
-    train, held_out = [], []
+    train, held_out, ignored = [], [], None
     tested: dict[Path, Parts] = {}  # image -> its place below `test`
     masks: dict[Path, Parts] = {}
     for path in image_files(root, passed):
@@ -94,6 +96,8 @@ def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
                 tested[path] = tuple(place)
             case "ground_truth", [_, *_]:
                 masks[path] = tuple(place)
+            case "ignore.png", []:
+                ignored = path
             case _, [] if plain:
                 train.append(path)
             case _:
@@ -106,7 +110,8 @@ def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
         for path, (kind, *_) in tested.items()
     ]
     lines = [*told(root, passed), *_entered(root, [*train, *held_out, *tested])]
-    return Layout(root, [*map(Entry, train)], test, lines, [*map(Entry, held_out)])
+    normal, aside = ([*map(Entry, paths)] for paths in (train, held_out))
+    return Layout(root, normal, test, lines, aside, ignored=ignored)
 
 
 def _entered(root: Path, found: Sequence[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pfm_jax.datasets import decoding
 from pfm_jax.datasets.masks import decode_mask as decode_mask_file
-from pfm_jax.types import Example
+from pfm_jax.types import BLANK, Example
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -31,9 +31,18 @@ def resized(image: Image.Image, size: int) -> np.ndarray:
 
 
 def decode_image(example: Example, size: int) -> np.ndarray:
-    """Decodes an image to uint8 `[size, size, 3]`. Raises InputError."""
+    """Decodes an image to uint8 `[size, size, 3]`, blank where it is ignored. Raises InputError."""
     found = decoding.decode(example.image, example.path, example.value_range)
-    return resized(found.image, size)
+    pixels = resized(found.image, size)
+    if example.ignored is None:
+        return pixels
+    return np.where(mask_at(example.ignored, size)[..., None], np.array(BLANK, np.uint8), pixels)
+
+
+def mask_at(marked: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a mask, bool `[h, w]`, to `[size, size]` (nearest)."""
+    nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(nearest)
 
 
 def decode_mask(example: Example, size: int) -> np.ndarray:
@@ -43,9 +52,7 @@ def decode_mask(example: Example, size: int) -> np.ndarray:
     """
     if example.mask is None:
         return np.zeros((size, size), bool)
-    marked = decode_mask_file(example.mask, f"mask of {example.path}").marked
-    nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(nearest)
+    return mask_at(decode_mask_file(example.mask, f"mask of {example.path}").marked, size)
 
 
 def batches(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import overload
+
+import numpy as np
 
 from pfm_jax.types import Example
 
@@ -12,6 +15,13 @@ def chain(parts: Sequence[Sequence[Example]]) -> Lazy:
     """Sequences one after the other, read when accessed."""
     places = [(part, index) for part in parts for index in range(len(part))]
     return Lazy(lambda at: places[at][0][places[at][1]], range(len(places)))
+
+
+def ignoring(examples: Sequence[Example], ignored: np.ndarray | None) -> Sequence[Example]:
+    """The same examples, blank where a mask says so; see `types.Example`."""
+    if ignored is None:
+        return examples
+    return Lazy(lambda at: replace(examples[at], ignored=ignored), range(len(examples)))
 
 
 class Lazy(Sequence[Example]):

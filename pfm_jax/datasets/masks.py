@@ -46,3 +46,12 @@ def decode_mask(encoded: bytes, name: str) -> Mask:
     marked = values > values.max() / 2 if lossy else values != 0
     notes += [Note(ALL_DEFECT)] * bool(marked.all())
     return Mask(marked, tuple(notes), int(values.max()))
+
+
+def ignored_by(encoded: bytes, name: str) -> np.ndarray:
+    """Decodes a mask of what to ignore, bool `[h, w]`. Raises InputError: none of it, or all."""
+    marked = decode_mask(encoded, name).marked
+    if marked.all() or not marked.any():
+        extent = "every pixel" if marked.all() else "no pixel"
+        raise InputError(f"{name}: marks {extent}; mark the part to be ignored, or delete it")
+    return marked

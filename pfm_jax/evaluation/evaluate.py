@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from pfm_jax import metrics
 from pfm_jax.config import ScoringConfig
-from pfm_jax.datasets import images as image_files
 from pfm_jax.evaluation import bootstrap, device_metrics, gallery, spro
 from pfm_jax.evaluation.figures import Panel
+from pfm_jax.evaluation.truth import Truth, ground_truth
 from pfm_jax.inference import calibration
 from pfm_jax.inference.detector import Detector, score_batch
 from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import scoring
-from pfm_jax.types import Dataset, InputError, Metrics, ScoreMaps
+from pfm_jax.types import Dataset, Metrics, ScoreMaps
 
 SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
@@ -99,40 +99,6 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
     )
 
 
-class Truth(NamedTuple):
-    """Ground truth of N test images.
-
-    Attributes:
-        labels, kinds: `[N]`, 0 (good) or 1 (anomalous), and the kind of defect.
-        regions: of their masks; None without masks.
-        saturated: regions of each image, for sPRO; empty where the data set doesn't define it.
-    """
-
-    labels: np.ndarray
-    kinds: np.ndarray
-    regions: metrics.Regions | None
-    saturated: list[list[spro.Region]]
-
-    @property
-    def both(self) -> bool:
-        """Whether there are good and anomalous images."""
-        return len(np.unique(self.labels)) == 2
-
-
-def ground_truth(dataset: Dataset, size: int) -> Truth:
-    """Ground truth at `[size, size]`. Raises InputError: no mask marks anything."""
-    masks = image_files.masks(dataset.test, size) if dataset.has_masks else None
-    if masks is not None and not masks.any():
-        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
-    known = dataset.saturations
-    return Truth(
-        np.array([example.label for example in dataset.test]),
-        np.array([example.defect for example in dataset.test]),
-        metrics.label(masks) if masks is not None else None,
-        [spro.regions(example, size, known) for example in dataset.test] if known else [],
-    )
-
-
 def decisions(
     normal_scores: np.ndarray, scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any] | None:
@@ -171,11 +137,17 @@ class Judged(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "config"))
-def _judged(found: ScoreMaps, parts: tuple[tuple[str, ...], ...], config: ScoringConfig) -> Judged:
+def _judged(
+    found: ScoreMaps,
+    parts: tuple[tuple[str, ...], ...],
+    config: ScoringConfig,
+    ignored: Array | None = None,
+) -> Judged:
     """Fuses each combination of levels as it would be judged by itself."""
     every = {"fused": found}
     for names in parts:
-        every[joined(names)] = scoring.fuse({k: found.levels[k] for k in names}, config)
+        own = {name: found.levels[name] for name in names}
+        every[joined(names)] = scoring.fuse(own, config, ignored=ignored)
     maps = {name: one.fused for name, one in every.items()}
     return Judged(maps, {name: one.image_scores for name, one in every.items()})
 
@@ -190,7 +162,9 @@ def _score(
     names = ("fused", *map(joined, parts))
 
     def judged(images: Any) -> Judged:
-        return _judged(score_batch(detector, images), parts, detector.config.scoring)
+        return _judged(
+            score_batch(detector, images), parts, detector.config.scoring, detector.ignored
+        )
 
     size = detector.config.data.image_size
     for found in score_examples(judged, dataset.test, size, "scoring"):

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from pfm_jax.datasets.images import mask_at
 from pfm_jax.datasets.masks import decode_mask
 from pfm_jax.metrics import area_up_to
 from pfm_jax.types import Example, InputError, Saturation
@@ -42,8 +42,7 @@ def regions(example: Example, size: int, saturations: Mapping[int, Saturation]) 
         threshold, is_relative = saturations[mask.value]
         whole = int(np.count_nonzero(mask.marked))
         enough = threshold * whole if is_relative else float(min(threshold, whole))
-        nearest = Image.fromarray(mask.marked).resize((size, size), Image.Resampling.NEAREST)
-        marked = np.asarray(nearest)
+        marked = mask_at(mask.marked, size)
         if marked.any():
             found.append(Region(marked, enough * size**2 / mask.marked.size))
     return found

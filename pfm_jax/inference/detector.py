@@ -17,7 +17,7 @@ from jax import Array
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.decoding import decode
-from pfm_jax.datasets.images import ahead, map_at, resized
+from pfm_jax.datasets.images import ahead, map_at, mask_at, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
 from pfm_jax.inference.prediction import Prediction, decide
@@ -62,12 +62,14 @@ class Detector:
     Attributes:
         heads: the trained heads, folded.
         normality: what maps are standardised by, if the recipe says so.
+        ignored: bool `[H, W]` at the recipe's size: blank to the networks, and scored 0; or None.
         record: recipe, held-out scores and provenance.
     """
 
     networks: Networks
     heads: FoldedHeads
     normality: Normality | None
+    ignored: Array | None
     spec: scoring.ScoringSpec = dataclasses.field(metadata={"static": True})
     record: Record = dataclasses.field(metadata={"static": True})
 
@@ -177,10 +179,12 @@ class Detector:
         except KeyError as error:
             raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
         if outputs:
-            like = shapes(network_shapes(outputs, config.networks.neighbourhood), record)
+            networks = network_shapes(outputs, config.networks.neighbourhood)
+            like = shapes(networks, record, ignoring="ignored" in held)
             return devices.replicate(arrays.filled(like, held, Path(path)))
         networks = _networks_of(record, weights_dir, path)
-        like = dataclasses.replace(shapes(networks, record), networks=None)
+        like = shapes(networks, record, ignoring="ignored" in held)
+        like = dataclasses.replace(like, networks=None)
         filled = devices.replicate(arrays.filled(like, held, Path(path)))
         return dataclasses.replace(filled, networks=networks)
 
@@ -189,7 +193,7 @@ class Detector:
 def score_batch(detector: Detector, images: Array) -> ScoreMaps:
     """Scores uint8 RGB images `[B, H, W, 3]` of the recipe's size: the whole of inference."""
     networks, folded, normality = detector.networks, detector.heads, detector.normality
-    return scoring.score(networks, folded, normality, images, detector.spec)
+    return scoring.score(networks, folded, normality, images, detector.spec, detector.ignored)
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
@@ -208,13 +212,16 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
     return networks
 
 
-def assemble(networks: Networks, trained: heads.Heads, record: Record) -> Detector:
-    """Folds heads into a detector without normality."""
-    spec = scoring.scoring_spec(record.config)
-    return Detector(networks, fold(trained), None, spec, record)
+def assemble(
+    networks: Networks, trained: heads.Heads, record: Record, ignored: np.ndarray | None = None
+) -> Detector:
+    """Folds heads into a detector without normality; `ignored` is of any size."""
+    spec, size = scoring.scoring_spec(record.config), record.config.data.image_size
+    held: Any = None if ignored is None else devices.replicate(mask_at(ignored, size))
+    return Detector(networks, fold(trained), None, held, spec, record)
 
 
-def shapes(networks: Networks, record: Record) -> Any:
+def shapes(networks: Networks, record: Record, *, ignoring: bool = False) -> Any:
     """Shapes of the arrays of a detector of this recipe."""
     config = record.config
     channels = feature_channels(networks, config.levels)
@@ -222,7 +229,8 @@ def shapes(networks: Networks, record: Record) -> Any:
     folded = jax.eval_shape(fold, fresh)
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
-    return Detector(networks, folded, normality, scoring.scoring_spec(config), record)
+    ignored: Any = jax.ShapeDtypeStruct(plane.shape, bool) if ignoring else None
+    return Detector(networks, folded, normality, ignored, scoring.scoring_spec(config), record)
 
 
 load = Detector.load

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter1d
 
 from pfm_jax.backbones.networks import Networks
@@ -17,7 +17,7 @@ from pfm_jax.model.features import extract
 from pfm_jax.model.folded import FoldedHeads, anomaly_maps, log_residual
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
-from pfm_jax.types import Normality, ScoreMaps
+from pfm_jax.types import BLANK, Normality, ScoreMaps
 
 LEAST_MEAN = 1e-12
 """Floor for a map's mean, a power of which divides the map."""
@@ -69,12 +69,14 @@ def fuse(
     levels: dict[str, Float[Array, "B H W"]],
     config: ScoringConfig,
     normality: Normality | None = None,
+    ignored: Bool[Array, "H W"] | None = None,
 ) -> ScoreMaps:
     """Fuses the levels' maps into one, and scores images by its soft maximum.
 
     The map is the levels' weighted mean, smoothed: the arithmetic mean (eq. 15) or the geometric
     one, of both levels and neighbours. A `normality` standardises each position, of the logarithm
-    of a geometric mean: less its mean, divided by its deviation.
+    of a geometric mean: less its mean, divided by its deviation. `ignored` pixels have no part in
+    the scores of images, and score 0.
     """
     geometric = config.fusion == "geometric"
     weights = {level: config.weights.get(level, 1.0) for level in levels}
@@ -88,9 +90,13 @@ def fuse(
     fused = smooth(fused, config.smoothing) if config.smoothing else fused
     if normality is not None:
         fused = (fused - normality.mean[None]) / normality.deviation[None]
+    if ignored is not None:
+        fused = jnp.where(ignored[None], -jnp.inf, fused)
     scores = soft_maximum(fused, config.sharpness)
     if geometric and normality is None:
         fused, scores = jnp.exp(fused), jnp.exp(scores)
+    if ignored is not None:
+        fused = jnp.where(ignored[None], 0.0, fused)
     return ScoreMaps(levels, fused, scores)
 
 
@@ -109,8 +115,14 @@ def score(
     normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
+    ignored: Bool[Array, "H W"] | None = None,
 ) -> ScoreMaps:
-    """Scores images: networks, heads, residuals, upsampling and fusion."""
+    """Scores images: networks, heads, residuals, upsampling and fusion.
+
+    What is `ignored` is blank to the networks.
+    """
+    if ignored is not None:
+        images = jnp.where(ignored[None, ..., None], jnp.array(BLANK, jnp.uint8), images)
     expected: tuple[str, ...] = ()
     if spec.scoring.expected:
         expected = tuple(k for k in spec.mapping.latent if k not in spec.scoring.relative)
@@ -120,4 +132,4 @@ def score(
         maps = anomaly_maps(heads, features, spec.mapping, expected, jnp.dtype(spec.head_precision))
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
-    return fuse(tiles.blended(maps_of, images, spec.tiles), spec.scoring, normality)
+    return fuse(tiles.blended(maps_of, images, spec.tiles), spec.scoring, normality, ignored)

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
+from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
 from pfm_jax.model.features import feature_channels
@@ -28,6 +31,7 @@ def fit(
     config: Config | None = None,
     weights_dir: str | None = None,
     normal: Images | None = None,
+    ignored: np.ndarray | None = None,
 ) -> Detector:
     """Trains a detector on normal images.
 
@@ -37,6 +41,7 @@ def fit(
             them, a fraction `config.data.held_out` is kept from training and sets the threshold.
         weights_dir: where pretrained weights are; see `backbones.weights.load`.
         normal: other normal images to set the threshold by, instead of that fraction.
+        ignored: bool `[h, w]`, stretched over each image: the part that may look like anything.
 
     Compiled programs are kept on disk; see `system.compilation`. Raises InputError: images, recipe
     or weights that can't be used.
@@ -45,6 +50,7 @@ def fit(
     validate(config)
     keep_programs()
     given = examples(images, config.data.value_range)  # once: a generator is consumed
+    given = ignoring(given, ignored)
     shots = datasets.draw_shots(given, config.data.shots, config.seed)
     train, held_out = datasets.hold_out(shots, config.data.held_out)
     if normal is not None:
@@ -58,7 +64,7 @@ def fit(
     (state,), _ = loop.train([init_state(config.seed, channels, problem, extent)], rows, problem)
     del rows
     origin = {"weights": weights, "num_images": len(train), "versions": versions()}
-    return make_detector(networks, state.heads, config, train, held_out, origin)
+    return make_detector(networks, state.heads, config, train, held_out, origin, ignored)
 
 
 def make_detector(
@@ -68,9 +74,10 @@ def make_detector(
     train: Sequence[Example],
     held_out: Sequence[Example],
     origin: dict[str, Any],
+    ignored: np.ndarray | None = None,
 ) -> Detector:
     """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
     record = Record(config, origin=origin)
-    detector = normality.with_normality(assemble(networks, heads, record), train)
+    detector = normality.with_normality(assemble(networks, heads, record, ignored), train)
     scores = detector.image_scores(held_out, "held out")
     return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

@@ -33,7 +33,8 @@ def lowered(
     if loop.is_group(len(runs)):
         group = jax.eval_shape(loop.stack, [state] * len(runs))
     rows: Any = cache.room_shapes(networks, num_images, problem.tiles, config.levels, room)
-    detector = shapes(networks, Record(config))
+    ignoring = runs[0].dataset.ignored is not None
+    detector = shapes(networks, Record(config), ignoring=ignoring)
     count, images = (
         jax.ShapeDtypeStruct(*one)
         for one in (((), np.int32), ((devices.batch_size(), size, size, 3), np.uint8))

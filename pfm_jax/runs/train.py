@@ -227,7 +227,7 @@ def _evaluate(
     """Writes a detector, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):
         parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
-        detector = make_detector(networks, state.heads, *parts)
+        detector = make_detector(networks, state.heads, *parts, run.dataset.ignored)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)
     try:

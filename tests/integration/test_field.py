@@ -6,9 +6,13 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import pfm_jax
 from pfm_jax.evaluation import figures
+from pfm_jax.inference import artifact, export
 from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record
 from pfm_jax.runs.run import evaluate_run, load_detector
@@ -116,3 +120,80 @@ def test_a_torn_test_image_costs_no_training(
     monkeypatch.setattr("pfm_jax.runs.train._fit", None)  # nothing is trained
     assert train_categories(FEW_STEPS, sources, "grid", tmp_path / "run")["grid"]["image_auroc"]
     assert detector.read_bytes() == written
+
+
+def varied(seed: int) -> np.ndarray:
+    """A texture whose upper left corner may look like anything."""
+    pixels = texture(seed)
+    pixels[:20, :30] = np.random.default_rng(seed).integers(0, 256, (20, 30, 3))
+    return pixels
+
+
+@pytest.fixture
+def corner(sources: Sources) -> Sources:
+    """`grid`, with 12 images whose corner is to be ignored."""
+    root = Path(str(sources.data_dir)) / "grid"
+    for path in (root / "train" / "good").iterdir():
+        path.unlink()
+    for index in range(12):
+        (root / "train" / "good" / f"{index}.png").write_bytes(png(varied(index)))
+    ignored = np.zeros((64, 64), np.uint8)
+    ignored[:20, :30] = 255
+    (root / "ignore.png").write_bytes(png(ignored))
+    return sources
+
+
+def test_the_ignored_part_has_no_part_in_anything(
+    corner: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pixels score 0 and change no other; in the run, its file, an export and `pfm.fit`."""
+    with caplog.at_level(logging.WARNING, "pfm_jax"):
+        train_categories(FEW_STEPS, corner, "grid", tmp_path / "run")
+    assert "grid/ignore.png: 14.6% of each image is ignored" in caplog.text
+    detector = load_detector(tmp_path / "run", "grid", weights_dir=corner.weights_dir)
+    detector.save(tmp_path / "grid.safetensors")
+    exported = artifact.Artifact(*export.make(detector, None))
+    first, second = texture(50), varied(50)
+    expected, maps = detector.score(np.stack([first, second]))
+    assert expected[0] == expected[1] > 0
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not maps[0][:20, :30].any() and maps[0][20:].all() and maps[0][:, 30:].all()
+    loaded = pfm_jax.load(tmp_path / "grid.safetensors")
+    np.testing.assert_allclose(loaded.score(second[None])[0], expected[:1], rtol=1e-6)
+    found = artifact.program(exported)(np.stack([first, second]))
+    np.testing.assert_allclose(found["anomaly_maps"], np.stack(maps), rtol=1e-5, atol=1e-5)
+    root = Path(str(corner.data_dir)) / "grid"
+    images = [np.asarray(Image.open(one)) for one in sorted((root / "train" / "good").iterdir())]
+    ignored = np.asarray(Image.open(root / "ignore.png")) > 0
+    fitted = pfm_jax.fit(np.stack(images), FEW_STEPS, corner.weights_dir, ignored=ignored)
+    assert fitted.score(first[None])[0] == fitted.score(second[None])[0]
+    other = texture(50)
+    other[40:60, 40:60] = (255, 0, 0)
+    assert detector.score(other[None])[0] > expected[0]
+
+
+def test_training_sees_nothing_of_the_ignored_part(corner: Sources, tmp_path: Path) -> None:
+    """Bitwise the same run, whatever the corner of its images looks like."""
+    folder = Path(str(corner.data_dir)) / "grid" / "train" / "good"
+    scores = []
+    for seed in (0, 1):
+        for index in range(12):
+            pixels = texture(index)
+            pixels[:20, :30] = varied(1000 * seed + index)[:20, :30]
+            (folder / f"{index}.png").write_bytes(png(pixels))
+        train_categories(FEW_STEPS, corner, "grid", tmp_path / f"run_{seed}")
+        scores.append((tmp_path / f"run_{seed}" / "grid" / "scores.csv").read_text())
+    assert scores[0] == scores[1]
+    (folder.parents[1] / "ignore.png").unlink()
+    train_categories(FEW_STEPS, corner, "grid", tmp_path / "seen")
+    assert (tmp_path / "seen" / "grid" / "scores.csv").read_text() != scores[0]
+
+
+@pytest.mark.parametrize(("value", "extent"), [(0, "no pixel"), (255, "every pixel")])
+def test_ignoring_nothing_or_everything_is_refused(
+    value: int, extent: str, corner: Sources, tmp_path: Path
+) -> None:
+    path = Path(str(corner.data_dir)) / "grid" / "ignore.png"
+    path.write_bytes(png(np.full((64, 64), value, np.uint8)))
+    with pytest.raises(InputError, match=f"ignore.png: marks {extent}"):
+        train_categories(FEW_STEPS, corner, "grid", tmp_path / "run")

@@ -84,7 +84,7 @@ def test_images_outside_the_layout_are_counted(grid: Path) -> None:
         (grid / place).write_bytes(PICTURE)
     found = load(grid)
     assert counts(found) == (6, 7, True)
-    assert found.warnings[0].startswith(f"{grid}: 4 files passed over: 4 in none of train/good")
+    assert found.warnings[0].startswith(f"{grid}: 4 files passed over: 4 in none of train/good,")
 
 
 def test_the_case_of_suffixes_and_of_good_never_matters(grid: Path) -> None:
