@@ -34,7 +34,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, types and the direction of imports."""
-    session.install("-e", ".[dev,serve,tensorboard]")
+    session.install("-e", ".[dev,mlflow,serve,tensorboard,wandb]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")

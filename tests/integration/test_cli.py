@@ -14,7 +14,7 @@ from tests.synthetic import make_category, make_weights
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = (
-    *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "tensorboard"),
+    *("train", "evaluate", "quickstart", "port_weights", "sweep", "report", "track"),
     *("predict", "export", "serve", "proxy", "cache"),
 )
 RECIPE = "--config=configs/mb_pfm_r18_r50.py"
@@ -76,7 +76,7 @@ SWEEP = "--config=tests/small_sweep.py"
         ("sweep", (SWEEP, "--data_dir=D", "--categories=gird"), "did you mean grid?"),
         ("sweep", (SWEEP, "--data_dir=D", "--engine=slurm"), "slurm"),
         ("report", (), "no sweep found"),
-        ("tensorboard", (), "no run below it"),
+        ("track", (), "no run below it"),
     ],
 )
 def test_bad_flags_of_sweeps_are_one_line(
