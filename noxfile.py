@@ -56,6 +56,13 @@ def notebook(session: nox.Session) -> None:
     session.run("jupyter", "nbconvert", *options, "docs/notebooks/quickstart.ipynb")
 
 
+@nox.session
+def onnx(session: nox.Session) -> None:
+    """Export to ONNX, whose converter needs an older Orbax than the newest."""
+    session.install("-e", ".[onnx]", "pytest>=8,<10", "pytest-xdist>=3.6,<4", "beartype>=0.23,<1")
+    session.run("pytest", "-n0", "tests/integration/test_onnx.py")
+
+
 @nox.session(python=False)
 def oldest(session: nox.Session) -> None:
     """Unit tests on the oldest Python, with the lowest release of each direct dependency."""

@@ -1,6 +1,7 @@
-"""Exports a trained detector as one file that needs jax alone, for CPU, CUDA and TPU.
+"""Exports a trained detector as one file that needs jax alone, or as ONNX (extra onnx).
 
     python -m launch.export --workdir=runs/r18_r50 --category=screw --output=screw.pfm
+    python -m launch.export --workdir=runs/r18_r50 --category=screw --output=screw.onnx
 
 The exported program is first compared with the detector on real images: the run's test images, or
 --images. The file holds the threshold of --false_positive_rate.
@@ -11,13 +12,13 @@ from pathlib import Path
 from absl import flags
 
 from pfm_jax.datasets.inputs import examples
-from pfm_jax.inference import export
+from pfm_jax.inference import export, onnx
 from pfm_jax.runs.run import examples_of
 from pfm_jax.types import InputError, Sources
 
 from .common import cli, detector_flags, paths
 
-OUTPUT = paths.define("output", None, "File to write.", required=True)
+OUTPUT = paths.define("output", None, "File to write (.onnx: as ONNX).", required=True)
 IMAGES = paths.define("images", None, "Images to compare on; the first 16 are used.")
 DATA_DIR = paths.define("data_dir", None, "Folder of the run's data, if it has moved.")
 FEW = 16
@@ -37,7 +38,8 @@ def main() -> None:
             raise InputError("images is not set: give a folder of real images to compare on")
     threshold = detector_flags.threshold(detector.scorer())
     output = Path(OUTPUT.value)
-    worst = export.write(detector, threshold, found, output)
+    write = onnx.write if output.suffix == ".onnx" else export.write
+    worst = write(detector, threshold, found, output)
     size = output.stat().st_size / 2**20
     limit = threshold or "no threshold"
     print(f"{output}: {size:.0f} MiB, {limit}; within {worst:.1g} of the detector")

@@ -48,11 +48,12 @@ def make(detector: Detector, threshold: Threshold | None) -> artifact.Artifact:
     with _no_paths():
         exported = export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
     weights = arrays.named(detector)
-    manifest = {**_manifest(detector, threshold), "weights": list(weights)}
-    return artifact.Artifact(bytes(exported.serialize()), weights, manifest)
+    about = {**manifest(detector, threshold), "weights": list(weights)}
+    return artifact.Artifact(bytes(exported.serialize()), weights, about)
 
 
-def _manifest(detector: Detector, threshold: Threshold | None) -> dict[str, Any]:
+def manifest(detector: Detector, threshold: Threshold | None) -> dict[str, Any]:
+    """Facts about an exported detector, for those who run it."""
     sides = {side: one.backbone for side, one in detector.networks.pair._asdict().items()}
     return {
         "preprocessing": {

@@ -84,7 +84,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def over_seeds(found: Sequence[Cell], metric: str) -> Spread | None:
     """Spread of a metric over cells that differ in seed."""
-    return spread(cell.metrics[metric] for cell in found if cell.metrics)
+    return spread(cell.metrics.get(metric) for cell in found if cell.metrics)
 
 
 def over_categories(found: Sequence[Cell], metric: str) -> Spread | None:
@@ -92,9 +92,10 @@ def over_categories(found: Sequence[Cell], metric: str) -> Spread | None:
     categories = {cell.category for cell in found}
     means = []
     for seed in sorted({cell.seed for cell in found}):
-        own = [cell.metrics[metric] for cell in found if cell.seed == seed and cell.metrics]
-        if len(own) == len(categories) and None not in own:
-            means.append(float(np.mean(own)))
+        own = [cell.metrics.get(metric) for cell in found if cell.seed == seed and cell.metrics]
+        known = [value for value in own if value is not None]
+        if len(known) == len(categories):
+            means.append(float(np.mean(known)))
     return spread(means)
 
 

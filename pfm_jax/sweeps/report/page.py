@@ -15,7 +15,7 @@ from pfm_jax.evaluation import figures
 from pfm_jax.metrics import NAMES
 from pfm_jax.sweeps import results
 from pfm_jax.sweeps.plan import Plan, read_json
-from pfm_jax.sweeps.report import claims, cost, plots, tables
+from pfm_jax.sweeps.report import claims, cost, own, plots, tables
 from pfm_jax.sweeps.results import Cell
 from pfm_jax.system import files
 
@@ -29,19 +29,21 @@ def write(workdir: Path) -> Path:
     plan = results.read_plan(workdir)
     found = results.cells(plan, workdir)
     costs = cost.costs(plan, found, workdir)
-    shown = [*tables.all_tables(plan, found, workdir), cost.table(plan, costs)]
-    for table in shown:
+    ours = [*own.results(plan, found), own.cases(plan), cost.table(plan, costs)]
+    papers = tables.papers_tables(plan, found, workdir)
+    for table in (*ours, *papers):
         files.write(workdir / f"{table.name}.csv", table.to_csv().encode())
     files.write(workdir / "cells.csv", tables.cells_csv(found).encode())
     target = workdir / "report.html"
-    files.write(target, html(plan, found, shown, cost.plot(plan, costs)).encode())
+    files.write(target, html(plan, found, ours, papers, cost.plot(plan, costs)).encode())
     return target
 
 
 def html(
     plan: Plan,
     found: Sequence[Cell],
-    shown: Sequence[tables.Table],
+    ours: Sequence[tables.Table],
+    papers: Sequence[tables.Table],
     cost_plot: plots.Plot | None,
 ) -> str:
     """Renders the report as HTML."""
@@ -55,10 +57,12 @@ def html(
     by_category = {c: [cell for cell in featured if cell.category == c] for c in plan.categories}
     first = [cells[0] for cells in by_category.values() if cells]
     return environment.get_template("page.html").render(
+        base64=lambda text: base64.b64encode(text.encode()).decode(),
         plan=plan,
         summary=counted,
         reasons=reasons,
-        tables=shown,
+        ours=ours,
+        papers=papers,
         claims=claims.claims(plan, found),
         cost_plot=cost_plot,
         figures=_figures(plan, found),

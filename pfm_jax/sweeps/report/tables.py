@@ -1,4 +1,4 @@
-"""Tables III to VII of the paper, with the sweep's results beside the published ones."""
+"""Tables of a report, and tables III to VII of the paper with the sweep's results beside them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Table(NamedTuple):
     header: list[str]
     published: set[int]  # indices of columns with published results
     rows: list[list[str]]
+    best: frozenset[tuple[int, int]] = frozenset()  # row and column of the best of each row
 
     def to_csv(self) -> str:
         """CSV text, with published columns marked in the header."""
@@ -84,24 +85,23 @@ def case_cells(found: Sequence[Cell], case: str, category: str | None = None) ->
 
 
 def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table:
-    """Table III, IV or V."""
+    """Table III, IV or V, of the categories that the sweep has too."""
     ours, rows = comparable_cases(plan), []
-    known = [name for name in published.rows if name != "average"]
-    for category in dict.fromkeys((*known, *plan.categories)):
+    known = _published_categories(plan, published)
+    for category in known:
         cells = [over_seeds(case_cells(found, case, category), published.metric) for case in ours]
-        shown = map(percent, cells) if category in plan.categories else ["-"] * len(ours)
-        rows.append([category, *shown, *_published(published, category)])
-    means = [over_categories(case_cells(found, case), published.metric) for case in ours]
-    name = f"mean of {len(plan.categories)}"
-    rows.append([name, *map(percent, means), *_published(published, "average")])
+        rows.append([category, *map(percent, cells), *_published(published, [category])])
+    same = [cell for cell in found if cell.category in known]
+    means = [over_categories(case_cells(same, case), published.metric) for case in ours]
+    rows.append([f"mean of {len(known)}", *map(percent, means), *_published(published, known)])
     header = ["category", *(f"ours: {describe(plan, case)}" for case in ours)]
     header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
         title=f"Table {published.number}: {NAMES[published.metric]}",
         note=(
-            "Percent; mean ± deviation over (seeds) at the last step. Published means are of the"
-            f" {MVTEC_CATEGORIES} categories of MVTec AD, ours of those of this sweep."
+            "Percent; mean ± deviation over (seeds) at the last step. All means are of the"
+            " categories above them."
         ),
         header=header,
         published=set(range(1 + len(ours), len(header))),
@@ -109,9 +109,19 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     )
 
 
-def _published(table: Published, category: str) -> list[str]:
-    values = table.rows.get(category, (None,) * len(table.methods))
-    return _papers_first(["-" if value is None else f"{value:.1f}" for value in values])
+def _published_categories(plan: Plan, table: Published) -> list[str]:
+    return [name for name in plan.categories if name in table.rows]
+
+
+def _published(table: Published, categories: Sequence[str]) -> list[str]:
+    """Published results, or their means: as published, if of all categories."""
+    rows = [table.rows[name] for name in categories]
+    if len(rows) == MVTEC_CATEGORIES:
+        rows = [table.rows["average"]]
+    columns = zip(*rows, strict=True)
+    return _papers_first(
+        ["-" if None in values else f"{sum(values) / len(values):.1f}" for values in columns]
+    )
 
 
 def _papers_first(columns: Sequence[str]) -> list[str]:
@@ -124,8 +134,7 @@ def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
     rows = []
     for case in plan.cases:
         ours = [over_categories(case_cells(found, case), metric) for metric in PAPER_METRICS]
-        number = case.removeprefix("case_")
-        values = ABLATION.get(int(number)) if number.isdecimal() else None
+        values = _ablation(case)
         theirs = [f"{value:.1f}" for value in values] if values else ["-"] * 3
         rows.append([case, describe(plan, case), *map(percent, ours), *theirs])
     names = [NAMES[metric] for metric in PAPER_METRICS]
@@ -140,6 +149,12 @@ def ablation(plan: Plan, found: Sequence[Cell]) -> Table:
         published={5, 6, 7},
         rows=rows,
     )
+
+
+def _ablation(case: str) -> tuple[float, float, float] | None:
+    """Published results of a case that is called `case_N`."""
+    number = case.removeprefix("case_")
+    return ABLATION.get(int(number)) if number.isdecimal() else None
 
 
 def speed(plan: Plan, workdir: Path) -> Table:
@@ -160,10 +175,16 @@ def speed(plan: Plan, workdir: Path) -> Table:
     )
 
 
-def all_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
-    """Tables III to VII."""
-    comparisons = [comparison(plan, found, published) for published in TABLES]
-    return [*comparisons, speed(plan, workdir), ablation(plan, found)]
+def papers_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Table]:
+    """Tables III to VII, as far as the paper has the categories or the cases of the sweep."""
+    comparisons = [
+        comparison(plan, found, published)
+        for published in TABLES
+        if comparable_cases(plan) and _published_categories(plan, published)
+    ]
+    ablations = [ablation(plan, found)] if any(map(_ablation, plan.cases)) else []
+    speeds = [speed(plan, workdir)] if comparisons or ablations else []
+    return [*comparisons, *speeds, *ablations]
 
 
 def cells_csv(found: Sequence[Cell]) -> str:
