@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pfm_jax.metrics import NAMES, PAPER_METRICS
 from pfm_jax.sweeps.plan import Plan
-from pfm_jax.sweeps.report.tables import case_cells, describe, percent
+from pfm_jax.sweeps.report.tables import called, case_cells, percent
 from pfm_jax.sweeps.results import Cell, over_categories, over_seeds
 
 WIDE_MARGIN = 0.1  # of pretrained over random weights, as a fraction
@@ -74,7 +74,7 @@ def _compare(plan: Plan, found: Sequence[Cell], comparison: Comparison) -> Itera
         if ours is None or len(known) < len(theirs):
             continue
         holds = all(ours.mean > spread.mean + margin for spread in known.values())
-        against = "; ".join(f"{describe(plan, n)}: {percent(s)}" for n, s in known.items())
+        against = "; ".join(f"{called(plan, n)}: {percent(s)}" for n, s in known.items())
         claim = f"{words} ({networks.source} and {networks.target}), {NAMES[metric]}"
         alone = _by_category(plan, found, comparison, metric)
         yield Claim(claim, holds, f"{percent(ours)} against {against}. {alone}")

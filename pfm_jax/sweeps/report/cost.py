@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import plots
 from pfm_jax.sweeps.report.plots import Plot
-from pfm_jax.sweeps.report.tables import MISSING, Table, case_cells, describe, percent
+from pfm_jax.sweeps.report.tables import MISSING, Table, called, case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, Spread, over_categories
 
 
@@ -76,7 +76,7 @@ def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
     for index, (case, cost) in enumerate(measured.items()):
         if cost.accuracy is None or cost.milliseconds is None:
             continue
-        accuracy, name = cost.accuracy, describe(plan, case)
+        accuracy, name = cost.accuracy, called(plan, case)
         plots.spread_points(axis, index, [cost.milliseconds], [accuracy], name)
         shown = f"{100 * accuracy.mean:.1f} at {cost.milliseconds:.1f} ms"
         words.append(f"{name}: {shown}")

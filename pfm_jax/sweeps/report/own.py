@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from pfm_jax.config import to_dict
 from pfm_jax.metrics import NAMES
 from pfm_jax.sweeps.plan import Plan
 from pfm_jax.sweeps.report.tables import Table, case_cells, describe, percent
@@ -31,12 +33,12 @@ def _of_metric(plan: Plan, found: Sequence[Cell], metric: str) -> Table:
         best |= {
             (row, 1 + column)
             for column, spread in enumerate(own)
-            if len(known) > 1 and spread and spread.mean == max(known)
+            if spread and min(known) < max(known) == spread.mean
         }
     return Table(
         name=f"results_{metric}",
         title=NAMES[metric],
-        note="Percent; mean ± deviation over (seeds) at the last step. The best of a row is bold.",
+        note="",
         header=["category", *plan.cases],
         published=set(),
         rows=[[name, *map(percent, own)] for name, own in zip(names, spreads, strict=True)],
@@ -46,11 +48,31 @@ def _of_metric(plan: Plan, found: Sequence[Cell], metric: str) -> Table:
 
 def cases(plan: Plan) -> Table:
     """The cases of a sweep in words."""
+    own = _settings(plan)
     return Table(
         name="cases",
         title="Cases",
-        note="Directions of mapping, networks, levels.",
-        header=["case", "description"],
+        note="Directions of mapping, networks, levels; and the settings in which cases differ.",
+        header=["case", "description", "settings"],
         published=set(),
-        rows=[[case, describe(plan, case)] for case in plan.cases],
+        rows=[[case, describe(plan, case), own[case]] for case in plan.cases],
     )
+
+
+def _settings(plan: Plan) -> dict[str, str]:
+    """Case -> the settings of its recipe that are not the same in all recipes of the sweep."""
+    flat = {run: _flat("", to_dict(config)) for run, config in plan.configs.items()}
+    keys = dict.fromkeys(key for one in flat.values() for key in one if key != "name")
+    differing = [k for k in keys if len({repr(one.get(k)) for one in flat.values()}) > 1]
+    return {
+        name: ", ".join(f"{k}={flat[case.run][k]}" for k in differing if k in flat[case.run])
+        for name, case in plan.cases.items()
+    }
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """Dotted key -> value of nested dictionaries."""
+    if not isinstance(value, dict):
+        return {name: value}
+    nested = (_flat(f"{name}.{key}" if name else key, own) for key, own in value.items())
+    return {key: own for one in nested for key, own in one.items()}

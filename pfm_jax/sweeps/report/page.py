@@ -106,4 +106,4 @@ def _gallery(plan: Plan, cell: Cell) -> tuple[str, list[dict[str, Any]]]:
         with Image.open(folder / f"{index}.png") as image:
             content = figures.encode(np.asarray(image), "webp", quality=80)
         picture["data"] = base64.b64encode(content).decode()
-    return f"{cell.category}: {tables.describe(plan, cell.case)}, seed {cell.seed}", pictures
+    return f"{cell.category}: {tables.called(plan, cell.case)}, seed {cell.seed}", pictures

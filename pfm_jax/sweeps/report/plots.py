@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pfm_jax.metrics import NAMES
 from pfm_jax.runs import record
 from pfm_jax.sweeps.plan import Plan
-from pfm_jax.sweeps.report.tables import case_cells, describe
+from pfm_jax.sweeps.report.tables import called, case_cells
 from pfm_jax.sweeps.results import Cell, Spread, over_seeds
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
@@ -81,9 +81,9 @@ def by_category(
         if not known:
             continue
         at = [plan.categories.index(c) + 0.08 * (index - (len(cases) - 1) / 2) for c in known]
-        spread_points(axis, index, at, list(known.values()), describe(plan, case))
+        spread_points(axis, index, at, list(known.values()), called(plan, case))
         values = ", ".join(f"{c} {100 * s.mean:.1f}" for c, s in known.items())
-        words.append(f"{describe(plan, case)}: {values}")
+        words.append(f"{called(plan, case)}: {values}")
     if not words:
         return None
     count = len(plan.categories)

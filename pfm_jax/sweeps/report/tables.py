@@ -68,6 +68,12 @@ def describe(plan: Plan, case: str) -> str:
     return f"{kind}, {pair}, {', '.join(levels)}"
 
 
+def called(plan: Plan, case: str) -> str:
+    """A case's description; its name, where another case is described alike."""
+    words = describe(plan, case)
+    return words if sum(describe(plan, other) == words for other in plan.cases) == 1 else case
+
+
 def comparable_cases(plan: Plan) -> list[str]:
     """Cases comparable with other methods: all levels, both directions, pretrained."""
     found: dict[Case, str] = {}
@@ -94,7 +100,7 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
     same = [cell for cell in found if cell.category in known]
     means = [over_categories(case_cells(same, case), published.metric) for case in ours]
     rows.append([f"mean of {len(known)}", *map(percent, means), *_published(published, known)])
-    header = ["category", *(f"ours: {describe(plan, case)}" for case in ours)]
+    header = ["category", *(f"ours: {called(plan, case)}" for case in ours)]
     header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
@@ -163,7 +169,7 @@ def speed(plan: Plan, workdir: Path) -> Table:
     for case in plan.cases:
         found = read_json(workdir / "speed" / f"{case}.json")
         value = f"{found['images_per_second']:.1f}" if found else MISSING
-        rows.append([describe(plan, case), value, "-"])
+        rows.append([called(plan, case), value, "-"])
     rows += [[f"{name} (published)", "-", str(rate)] for name, rate in IMAGES_PER_SECOND.items()]
     return Table(
         name="table_vi_images_per_second",

@@ -75,6 +75,8 @@ def test_own_results_come_first_with_the_best_of_each_row() -> None:
         ["mean of 2", "70.5 ± 0.7 (2)", "75.5 ± 0.7 (2)"],
     ]
     assert table.best == {(0, 1), (1, 2), (2, 2)}
+    assert own.cases(plan).rows[1][2] == "train.steps=9"
+    assert tables.called(plan, "a") == "a", "both are described alike"
     assert tables.papers_tables(plan, found, Path()) == [], "the paper has no bolts"
 
 
