@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,8 @@ from pfm_jax.types import Dataset, Metrics, ScoreMaps
 
 SEGMENTATION_RATE = 0.005  # fraction of normal pixels above the segmentation threshold (figure 6)
 Combinations = Sequence[tuple[str, ...]]
+Kind = dict[str, float]
+"""Metrics by name, of the images of one kind of defect."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Evaluation:
     metrics: Metrics
     levels: dict[str, Metrics]
     combinations: dict[str, Metrics]
-    kinds: dict[str, dict[str, float]]
+    kinds: dict[str, Kind]
     paths: tuple[str, ...]
     labels: np.ndarray
     scores: np.ndarray
@@ -77,10 +79,10 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
     levels, size = detector.config.levels, detector.config.data.image_size
     truth = ground_truth(dataset, size)
     maps, scores = _score(detector, dataset, combinations)
-    measured = {
-        name: _measure(maps.get(name), scores[name], truth)
-        for name in tqdm(scores, desc="metrics", unit="map", disable=None)
-    }
+    measured, kinds = {}, {}
+    for name in tqdm(scores, desc="metrics", unit="map", disable=None):
+        kinds[name] = _kinds(maps.get(name), scores[name], truth)
+        measured[name] = _measure(maps.get(name), scores[name], truth, kinds[name])
     threshold = None
     if truth.regions is not None:
         normal = maps["fused"][truth.regions.numbers == 0]
@@ -89,7 +91,7 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
         metrics=measured["fused"],
         levels={level: measured[level] for level in levels},
         combinations={name: measured[name] for name in map(joined, combinations)},
-        kinds=_kinds(maps.get("fused"), scores["fused"], truth),
+        kinds=kinds["fused"],
         paths=tuple(example.path for example in dataset.test),
         labels=truth.labels,
         scores=scores["fused"],
@@ -177,7 +179,9 @@ def _score(
     return stacked, {name: np.concatenate([empty, *scores[name]]) for name in names}
 
 
-def _measure(maps: np.ndarray | None, scores: np.ndarray, truth: Truth) -> Metrics:
+def _measure(
+    maps: np.ndarray | None, scores: np.ndarray, truth: Truth, kinds: Mapping[str, Kind]
+) -> Metrics:
     found: dict[str, float] = {}
     intervals, labels = {}, truth.labels
     if truth.both:
@@ -191,23 +195,20 @@ def _measure(maps: np.ndarray | None, scores: np.ndarray, truth: Truth) -> Metri
             found["aupimo"] = metrics.aupimo(maps, truth.regions, labels)
             both = bootstrap.pixel_intervals(maps, truth.regions)
             intervals["pixel_auroc"], intervals["pro_auc"] = both
-    if truth.saturated:
-        kinds = _kinds(maps, scores, truth).values()
-        found["spro_auc_05"] = float(np.mean([one["spro_auc_05"] for one in kinds]))
+    if saturated := [one["spro_auc_05"] for one in kinds.values() if "spro_auc_05" in one]:
+        found["spro_auc_05"] = float(np.mean(saturated))
     return Metrics(**found, intervals=intervals)
 
 
-def _kinds(
-    maps: np.ndarray | None, scores: np.ndarray, truth: Truth
-) -> dict[str, dict[str, float]]:
+def _kinds(maps: np.ndarray | None, scores: np.ndarray, truth: Truth) -> dict[str, Kind]:
     """Metrics of each kind of defect against the good images; none without these."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Kind] = {}
     kinds = sorted(set(truth.kinds[truth.labels == 1])) if truth.both else []
     for kind in kinds:
         (chosen,) = np.nonzero((truth.labels == 0) | (truth.kinds == kind))
         found[kind] = {"image_auroc": metrics.image_auroc(scores[chosen], truth.labels[chosen])}
-        if maps is not None and truth.saturated:
-            regions = [truth.saturated[index] for index in chosen]
+        regions = [truth.saturated[index] for index in chosen] if truth.saturated else []
+        if maps is not None and any(regions):
             found[kind]["spro_auc_05"] = spro.spro_auc(maps[chosen], regions)
     return found
 
