@@ -8,6 +8,8 @@ Reads metrics.jsonl, metrics.json and the gallery of every run below the workdir
 extra of its own name. Weights & Biases and MLflow get a new run at each export.
 """
 
+from pathlib import PurePosixPath
+
 from absl import flags
 
 from pfm_jax.runs import trackers
@@ -23,7 +25,7 @@ PROJECT = flags.DEFINE_string("project", "pfm_jax", "Project or experiment, unle
 def main() -> None:
     with mirror.local_folder(WORKDIR.value, mirror.without_checkpoints) as workdir:
         for run in trackers.runs(workdir):
-            name = run.relative_to(workdir.parent).as_posix()
+            name = (PurePosixPath(WORKDIR.value) / run.relative_to(workdir).as_posix()).as_posix()
             trackers.export(run, TRACKER.value, PROJECT.value, name)
             print(f"{name}: written to {TRACKER.value}")
 

@@ -18,12 +18,14 @@ from PIL import Image
 from pfm_jax.datasets import decoding
 from pfm_jax.datasets.decoding import Note
 from pfm_jax.datasets.lazy import Lazy, ignoring
-from pfm_jax.datasets.masks import NO_DEFECT, decode_mask, ignored_by
+from pfm_jax.datasets.masks import NO_DEFECT, decode_mask, to_ignore
 from pfm_jax.system.files import shown
 from pfm_jax.types import Dataset, Example, InputError, Saturation
 
 MOST_FAULTS = 20  # told of a data set
 SPLIT_SEED = 0
+
+Known = Mapping[int, Saturation]
 
 
 class Entry(NamedTuple):
@@ -51,7 +53,7 @@ class Layout(NamedTuple):
     test: Sequence[Entry]
     warnings: Sequence[str] = ()
     held_out: Sequence[Entry] = ()
-    saturations: Mapping[int, Saturation] = MappingProxyType({})
+    saturations: Known = MappingProxyType({})
     ignored: Path | None = None
 
 
@@ -119,14 +121,14 @@ def dataset(
         raise InputError(f"{root}: no training images")
     has_masks = _has_masks(test, masks_required)
     with ThreadPoolExecutor() as pool:
-        one = functools.partial(_findings, value_range, threading.Lock())
+        one = functools.partial(_findings, value_range, threading.Lock(), saturations)
         found = list(pool.map(one, (*train, *held_out, *test)))
     if faults := [fault for one in found for fault in one.faults]:
         raise InputError(_listed(root, faults))
     if has_masks and not any(mark for one in found for mark in one.marked):
         raise InputError(f"{root}: no mask marks a pixel; give masks that do, or none")
     normal = [*train, *held_out]
-    ignored = ignored_by(read(mask), str(mask)) if mask else None
+    ignored = to_ignore(decode_mask(read(mask), str(mask)).marked, str(mask)) if mask else None
     told = [] if ignored is None else [f"{mask}: {ignored.mean():.1%} of each image is ignored"]
     return Dataset(
         category,
@@ -152,14 +154,14 @@ def _has_masks(test: Sequence[Entry], masks_required: bool) -> bool:
     return has_masks
 
 
-def _findings(value_range: float, one_large: threading.Lock, entry: Entry) -> Findings:
+def _findings(value_range: float, large: threading.Lock, known: Known, entry: Entry) -> Findings:
     """Reads and decodes the files of an entry; large images one at a time."""
     found = Findings([], [], [], [])
     size = ""
     try:
         content = read(entry.image)
         found.digests.append(hashlib.sha256(content).digest())
-        with decoding.alone(content, one_large):
+        with decoding.alone(content, large):
             image, notes, is_turned = decoding.decode(content, str(entry.image), value_range)
         found.notes.extend((entry.image, note) for note in notes)
         size = f"{image.width}x{image.height}"
@@ -169,18 +171,18 @@ def _findings(value_range: float, one_large: threading.Lock, entry: Entry) -> Fi
     except InputError as error:
         found.faults.append(str(error))
     for mask in entry.masks:
-        _check_mask(mask, entry, size, found)
+        _check_mask(mask, entry, size, known, found)
     if entry.masks and entry.label and not any(found.marked) and not found.faults:
         found.notes.append((entry.masks[0], Note(NO_DEFECT)))
     return found
 
 
-def _check_mask(mask: Path, entry: Entry, size: str, found: Findings) -> None:
+def _check_mask(mask: Path, entry: Entry, size: str, known: Known, found: Findings) -> None:
     """Adds to what is found; `size` is that of the image as text, empty if it can't be read."""
     try:
         content = read(mask)
         found.digests.append(hashlib.sha256(content).digest())
-        marked, notes, _ = decode_mask(content, str(mask))
+        marked, notes, value = decode_mask(content, str(mask))
     except InputError as error:
         found.faults.append(str(error))
         return
@@ -191,6 +193,9 @@ def _check_mask(mask: Path, entry: Entry, size: str, found: Findings) -> None:
         found.faults.append(f"{entry.image}: {wrong}")
     if marked.any() and not entry.label:
         found.faults.append(f"{mask}: marks a defect, but {entry.image} is a good image")
+    if known and marked.any() and value not in known:
+        values = ", ".join(map(str, sorted(known)))
+        found.faults.append(f"{mask}: has the value {value}; must be one of {values}")
     found.marked.append(bool(marked.any()))
 
 

@@ -24,7 +24,16 @@ from pathlib import Path
 
 from pfm_jax.datasets.archive import locate
 from pfm_jax.datasets.entries import Entry, Layout, dataset
-from pfm_jax.datasets.walk import SUFFIXES, children, image_files, is_folder, is_hidden, told
+from pfm_jax.datasets.walk import (
+    IGNORED,
+    MASK,
+    SUFFIXES,
+    children,
+    image_files,
+    is_folder,
+    is_hidden,
+    told,
+)
 from pfm_jax.types import Dataset, InputError
 
 __all__ = ["categories", "load", "locate"]
@@ -82,7 +91,7 @@ def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
     """
     passed: Counter[str] = Counter()
     plain = not _is_category(root)
-    train, held_out, ignored = [], [], None
+    train, held_out = [], []
     tested: dict[Path, Parts] = {}  # image -> its place below `test`
     masks: dict[Path, Parts] = {}
     for path in image_files(root, passed):
@@ -96,14 +105,14 @@ def scan(root: Path, place_of: Callable[[Parts], Parts] = tuple) -> Layout:
                 tested[path] = tuple(place)
             case "ground_truth", [_, *_]:
                 masks[path] = tuple(place)
-            case "ignore.png", []:
-                ignored = path
             case _, [] if plain:
                 train.append(path)
             case _:
                 passed[ELSEWHERE] += 1
     if not train:
         raise InputError(f"{root / 'train' / 'good'}: no training images")
+    ignored = root / IGNORED if (root / IGNORED).is_file() else None
+    passed[MASK] -= ignored is not None
     owned = _masks_of(tested, masks)
     test = [
         Entry(path, tuple(owned[path]), int(not is_good(kind)), "good" if is_good(kind) else kind)

@@ -36,12 +36,31 @@ def decode_image(example: Example, size: int) -> np.ndarray:
     pixels = resized(found.image, size)
     if example.ignored is None:
         return pixels
-    return np.where(mask_at(example.ignored, size)[..., None], np.array(BLANK, np.uint8), pixels)
+    return np.where(blank_at(example.ignored, size)[..., None], np.array(BLANK, np.uint8), pixels)
 
 
-def mask_at(marked: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a mask, bool `[h, w]`, to `[size, size]` (nearest)."""
-    nearest = Image.fromarray(marked).resize((size, size), Image.Resampling.NEAREST)
+def blank_at(ignored: np.ndarray, size: int) -> np.ndarray:
+    """Pixels of `resized` that a mask `[h, w]` of the images' size has any part in: `[size, size]`.
+
+    Those within the three lobes of LANCZOS too, so that nothing ignored shows anywhere else.
+    """
+    for axis in (0, 1):
+        length = ignored.shape[axis]
+        if length == size:
+            continue
+        scale = length / size
+        centre, reach = (np.arange(size) + 0.5) * scale, 3 * max(scale, 1.0)
+        first = np.clip((centre - reach + 0.5).astype(int), 0, length)
+        stop = np.clip((centre + reach + 0.5).astype(int), 0, length)
+        ends = np.pad(np.cumsum(ignored, axis), [(axis == at, 0) for at in (0, 1)])
+        ignored = np.take(ends, stop, axis) > np.take(ends, first, axis)
+    return ignored
+
+
+def mask_at(marked: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Resizes a mask, bool `[h, w]`, to a square or to (height, width) (nearest)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    nearest = Image.fromarray(marked).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(nearest)
 
 

@@ -23,6 +23,7 @@ from pfm_jax.types import Dataset
 __all__ = ["categories", "load", "locate"]
 
 CATEGORY, DEFECT, MASK_ENDING = "surfaces", "defect", "_GT"
+COPY = " (copy)"  # one image of the published archive is there twice
 DEFECTIVE = "a defect among the training images"
 
 
@@ -34,10 +35,12 @@ def categories(root: Path) -> list[str]:
 def load(root: Path, category: str, value_range: float = 0.0) -> Dataset:
     """Loads the surfaces. Raises InputError: an image without mask."""
     passed: Counter[str] = Counter()
-    splits = {
-        name: judged(image_files(root / name, passed), MASK_ENDING, DEFECT)
-        for name in ("train", "test")
-    }
+    splits = {}
+    for name in ("train", "test"):
+        files = image_files(root / name, passed)
+        kept = [path for path in files if not path.stem.endswith(COPY)]
+        passed["a copy"] += len(files) - len(kept)
+        splits[name] = judged(kept, MASK_ENDING, DEFECT)
     train = [entry for entry in splits["train"] if not entry.label]
     passed[DEFECTIVE] += len(splits["train"]) - len(train)
     return dataset(Layout(root, train, splits["test"], told(root, passed)), category, value_range)

@@ -48,10 +48,15 @@ def decode_mask(encoded: bytes, name: str) -> Mask:
     return Mask(marked, tuple(notes), int(values.max()))
 
 
-def ignored_by(encoded: bytes, name: str) -> np.ndarray:
-    """Decodes a mask of what to ignore, bool `[h, w]`. Raises InputError: none of it, or all."""
-    marked = decode_mask(encoded, name).marked
+def to_ignore(mask: np.ndarray, name: str) -> np.ndarray:
+    """Checks a mask of what to ignore, not 0 where that is; returns bool `[h, w]`.
+
+    Raises InputError: another shape, or it marks nothing, or everything.
+    """
+    if mask.ndim != 2:
+        raise InputError(f"{name} has shape {mask.shape}: must be [h, w]")
+    marked = mask != 0
     if marked.all() or not marked.any():
         extent = "every pixel" if marked.all() else "no pixel"
-        raise InputError(f"{name}: marks {extent}; mark the part to be ignored, or delete it")
+        raise InputError(f"{name}: marks {extent}; mark the part to be ignored, or leave it out")
     return marked

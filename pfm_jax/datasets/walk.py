@@ -23,6 +23,9 @@ SYSTEM = {
 """Folders that systems leave: hidden, though their names don't begin with a dot."""
 
 HIDDEN, OTHER, TWICE = "hidden", "not an image", "a link to a folder that is entered anyway"
+IGNORED = "ignore.png"
+"""Mask, in the folder of a category, of what to ignore in its images: no image itself."""
+MASK = f"the mask {IGNORED}"
 OUTPUT = "in the output folder"
 PREDICTED = "predict.json"
 """File in each folder that `launch.predict` has written."""
@@ -33,8 +36,8 @@ def image_files(root: Path, passed: Counter[str], outside: Path | None = None) -
 
     Enters subfolders, then linked folders, each folder once. Adds to `passed`, by reason, what it
     passes over: names that begin with a dot, folders too, those of `SYSTEM`, files with another
-    suffix than `SUFFIXES`, the folder `outside`, and others that predictions were written to.
-    Raises InputError: a folder that can't be read.
+    suffix than `SUFFIXES`, `IGNORED`, the folder `outside`, and others that predictions were
+    written to. Raises InputError: a folder that can't be read.
     """
     if not is_folder(root):
         return []
@@ -72,6 +75,8 @@ def _below(
                 links.append(path)
             else:
                 yield from _below(path, passed, outside, links, entered)
+        elif path.name == IGNORED:
+            passed[MASK] += 1
         elif path.suffix.lower() in SUFFIXES:
             yield path
         else:

@@ -22,15 +22,17 @@ from pfm_jax.types import Example, InputError
 
 MOST_IMAGES = 64  # the first held-out images are used
 FEW_IMAGES = 16  # with fewer held-out images, each is used in all orientations
+MOST_DRAWS = 20  # of a defect that lies in the ignored part
 ORIENTATIONS = 8  # rotations by 90 degrees, with and without mirroring
 
 
-def made_up(held_out: Sequence[Example]) -> Lazy:
+def made_up(held_out: Sequence[Example], ignored: np.ndarray | None = None) -> Lazy:
     """Held-out images, each followed by a copy with a defect of each kind in `synthetic.KINDS`.
 
-    Deterministic, at the original resolution.
+    Deterministic, at the original resolution. Where a part of the images is `ignored`, bool
+    `[h, w]`, they are not turned, and defects lie elsewhere for the most part.
     """
-    turned = ORIENTATIONS if len(held_out) < FEW_IMAGES else 1
+    turned = ORIENTATIONS if len(held_out) < FEW_IMAGES and ignored is None else 1
     count = turned * min(len(held_out), MOST_IMAGES)
 
     def picture(number: int) -> np.ndarray:
@@ -48,6 +50,12 @@ def made_up(held_out: Sequence[Example]) -> Lazy:
             donor = np.asarray(Image.fromarray(donor).resize(image.shape[1::-1]))
         rng, name = np.random.default_rng((number, kind)), synthetic.KINDS[kind - 1]
         changed, mask = synthetic.make(name, image, donor, rng)
+        if ignored is not None:
+            hidden = images.mask_at(ignored, mask.shape)
+            for _ in range(MOST_DRAWS):
+                if mask[hidden].sum() <= mask.sum() / 2:
+                    break
+                changed, mask = synthetic.make(name, image, donor, rng)
         drawn = encoded(255 * mask.astype(np.uint8), path)
         return Example(path, encoded(changed, path), drawn, 1, name)
 
@@ -62,7 +70,8 @@ def measure(detector: Detector, held_out: Sequence[Example]) -> dict[str, Any]:
     """
     if not held_out:
         raise InputError("no held-out images: train with --config.data.held_out=0.2")
-    examples, size = made_up(held_out), detector.config.data.image_size
+    ignored = None if detector.ignored is None else np.asarray(detector.ignored)
+    examples, size = made_up(held_out, ignored), detector.config.data.image_size
     found = list(detector.stream(examples, "proxy"))
     scores = np.concatenate([maps.image_scores for maps in found])
     good, *defects = scores.reshape(-1, 1 + len(synthetic.KINDS)).T

@@ -15,7 +15,7 @@ import numpy as np
 from pfm_jax.datasets.images import mask_at
 from pfm_jax.datasets.masks import decode_mask
 from pfm_jax.metrics import area_up_to
-from pfm_jax.types import Example, InputError, Saturation
+from pfm_jax.types import Example, Saturation
 
 MAX_FPR = 0.05
 
@@ -30,21 +30,20 @@ class Region(NamedTuple):
 def regions(example: Example, size: int, saturations: Mapping[int, Saturation]) -> list[Region]:
     """Regions of an example at `[size, size]`, without those that vanish at that size.
 
-    Raises InputError: a mask of a value without saturation.
+    The values of its masks are among those of `saturations`.
     """
     found = []
     for encoded in example.regions:
-        name = f"mask of {example.path}"
-        mask = decode_mask(encoded, name)
-        if mask.value not in saturations:
-            known = ", ".join(map(str, sorted(saturations)))
-            raise InputError(f"{name}: has the value {mask.value}; must be one of {known}")
+        mask = decode_mask(encoded, f"mask of {example.path}")
+        if not mask.marked.any():
+            continue
         threshold, is_relative = saturations[mask.value]
         whole = int(np.count_nonzero(mask.marked))
         enough = threshold * whole if is_relative else float(min(threshold, whole))
         marked = mask_at(mask.marked, size)
         if marked.any():
-            found.append(Region(marked, enough * size**2 / mask.marked.size))
+            scaled = enough * size**2 / mask.marked.size
+            found.append(Region(marked, min(scaled, float(np.count_nonzero(marked)))))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ class Truth(NamedTuple):
     """Ground truth of N test images.
 
     Attributes:
+        paths: of the images.
         labels, kinds: `[N]`, 0 (good) or 1 (anomalous), and the kind of defect.
         regions: of their masks; None without masks.
         saturated: regions of each image, for sPRO; empty where the data set doesn't define it.
     """
 
+    paths: tuple[str, ...]
     labels: np.ndarray
     kinds: np.ndarray
     regions: metrics.Regions | None
@@ -34,13 +37,20 @@ class Truth(NamedTuple):
 
 def ground_truth(dataset: Dataset, size: int) -> Truth:
     """Ground truth at `[size, size]`. Raises InputError: no mask marks anything."""
-    masks = images.masks(dataset.test, size) if dataset.has_masks else None
-    if masks is not None and not masks.any():
-        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
     known = dataset.saturations
+
+    def one(index: int) -> tuple[str, int, str, np.ndarray | None, list[spro.Region]]:
+        example = dataset.test[index]
+        mask = images.decode_mask(example, size) if dataset.has_masks else None
+        saturated = spro.regions(example, size, known) if known else []
+        return example.path, example.label, example.defect, mask, saturated
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(one, range(len(dataset.test))))
+    paths, labels, kinds, masks, saturated = zip(*found, strict=True) if found else ((),) * 5
+    regions = metrics.label(np.stack(masks)) if dataset.has_masks and found else None
+    if regions is not None and len(regions.sizes) == 1:
+        raise InputError(f"{dataset.category}: no mask marks a pixel of images of {size} pixels")
     return Truth(
-        np.array([example.label for example in dataset.test]),
-        np.array([example.defect for example in dataset.test]),
-        metrics.label(masks) if masks is not None else None,
-        [spro.regions(example, size, known) for example in dataset.test] if known else [],
+        paths, np.array(labels), np.array(kinds), regions, list(saturated) if known else []
     )

@@ -17,7 +17,7 @@ from jax import Array
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.decoding import decode
-from pfm_jax.datasets.images import ahead, map_at, mask_at, resized
+from pfm_jax.datasets.images import ahead, blank_at, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
 from pfm_jax.inference.prediction import Prediction, decide
@@ -217,7 +217,7 @@ def assemble(
 ) -> Detector:
     """Folds heads into a detector without normality; `ignored` is of any size."""
     spec, size = scoring.scoring_spec(record.config), record.config.data.image_size
-    held: Any = None if ignored is None else devices.replicate(mask_at(ignored, size))
+    held: Any = None if ignored is None else devices.replicate(blank_at(ignored, size))
     return Detector(networks, fold(trained), None, held, spec, record)
 
 

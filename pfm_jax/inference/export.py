@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,14 +91,9 @@ def write(
 
     Returns the greatest difference. Raises InputError: see `check`; nothing is written then.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with files.checked(path) as part:
         files.write(part, artifact.pack(make(detector, threshold)))
-        worst = check(detector, artifact.read(part), examples)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return worst
+        return check(detector, artifact.read(part), examples)
 
 
 def check(detector: Detector, exported: artifact.Artifact, examples: Sequence[Example]) -> float:

@@ -15,6 +15,9 @@ from pfm_jax.model import scoring
 from pfm_jax.system import devices
 from pfm_jax.types import Example, InputError, Normality
 
+LEAST_WEIGHT = 1e-6
+"""Floor for the share of a position's neighbours that are not ignored."""
+
 LEAST_IMAGES, MOST_IMAGES = 16, 256
 """Fewest training images required; most images used, evenly spread."""
 
@@ -62,6 +65,12 @@ def _moments(detector: Detector, examples: Sequence[Example]) -> tuple[np.ndarra
         total, squares = total + maps.sum(0), squares + (maps**2).sum(0)
     mean = total / len(examples)
     deviation = np.sqrt(np.maximum(squares / len(examples) - mean**2, 0))
-    both = jnp.asarray(np.stack([mean, deviation]), jnp.float32)
-    mean, deviation = np.asarray(scoring.smooth(both, SMOOTHING))
-    return mean, deviation
+    kept: Any = np.ones_like(mean)
+    if detector.ignored is not None:  # its pixels, all 0, are no part of what is smoothed
+        kept = 1.0 - np.asarray(detector.ignored)
+    smoothed = scoring.smooth(
+        jnp.asarray(np.stack([mean * kept, deviation * kept, kept]), jnp.float32), SMOOTHING
+    )
+    mean, deviation, weight = np.asarray(smoothed)
+    weight = np.maximum(weight, LEAST_WEIGHT)
+    return mean / weight, deviation / weight

@@ -8,7 +8,6 @@ exact, and maxima over windows become maxima of shifted arrays.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,9 @@ def write(
     Returns the greatest difference. Raises InputError: the extra is not installed, or they don't
     agree; nothing is written then.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with files.checked(path) as part:
         files.write(part, convert(detector, threshold))
-        worst = _check(detector, part, examples)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return worst
+        return _check(detector, part, examples)
 
 
 def convert(detector: Detector, threshold: Threshold | None) -> bytes:

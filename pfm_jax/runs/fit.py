@@ -13,6 +13,7 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.datasets.lazy import ignoring
+from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
 from pfm_jax.model.features import feature_channels
@@ -41,7 +42,7 @@ def fit(
             them, a fraction `config.data.held_out` is kept from training and sets the threshold.
         weights_dir: where pretrained weights are; see `backbones.weights.load`.
         normal: other normal images to set the threshold by, instead of that fraction.
-        ignored: bool `[h, w]`, stretched over each image: the part that may look like anything.
+        ignored: `[h, w]`, stretched over each image; not 0 where that may look like anything.
 
     Compiled programs are kept on disk; see `system.compilation`. Raises InputError: images, recipe
     or weights that can't be used.
@@ -50,6 +51,8 @@ def fit(
     validate(config)
     keep_programs()
     given = examples(images, config.data.value_range)  # once: a generator is consumed
+    if ignored is not None:
+        ignored = to_ignore(np.asarray(ignored), "ignored")
     given = ignoring(given, ignored)
     shots = datasets.draw_shots(given, config.data.shots, config.seed)
     train, held_out = datasets.hold_out(shots, config.data.held_out)

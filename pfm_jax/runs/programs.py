@@ -33,7 +33,7 @@ def lowered(
     if loop.is_group(len(runs)):
         group = jax.eval_shape(loop.stack, [state] * len(runs))
     rows: Any = cache.room_shapes(networks, num_images, problem.tiles, config.levels, room)
-    ignoring = runs[0].dataset.ignored is not None
+    ignoring = any(one.dataset.ignored is not None for one in runs[0].evaluated)
     detector = shapes(networks, Record(config), ignoring=ignoring)
     count, images = (
         jax.ShapeDtypeStruct(*one)

@@ -146,6 +146,8 @@ def _split(config: Config, dataset: Dataset) -> Dataset:
         raise InputError(f"{dataset.category}: {error}") from error
     if dataset.held_out and not config.data.shots:
         return dataset
+    if dataset.held_out:
+        log.warning("%s: its validation images are not used with data.shots", dataset.category)
     train, held_out = datasets.hold_out(shots, config.data.held_out)
     return dataclasses.replace(dataset, train=train, held_out=held_out)
 

@@ -139,9 +139,9 @@ def _plain(name: str) -> str:
 
 
 def _recipe(run: Path) -> dict[str, Any]:
-    metrics = run / record.METRICS
-    found = json.loads(metrics.read_text()) if metrics.is_file() else {}
-    return found.get("config", {})
+    about = run / record.RUN
+    found = json.loads(about.read_text()) if about.is_file() else {}
+    return found.get("provenance", {}).get("config", {})
 
 
 TRACKERS: dict[str, Opener] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Lowered
 from tqdm import tqdm
@@ -48,11 +47,15 @@ def _delete_torn(folder: Path) -> None:
     JAX writes a program's time of last use after it, and without one can add no others: it warns at
     each.
     """
-    if os.access(folder, os.W_OK):
-        with FileLock(folder / ".lockfile"):  # JAX's own
+    if not folder.is_dir():
+        return
+    try:
+        with FileLock(folder / ".lockfile", timeout=10):  # JAX's own
             for program in folder.glob("*-cache"):
                 if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
                     program.unlink()
+    except (OSError, Timeout) as error:
+        log.info("compiled programs were not looked through: %s", error)
 
 
 def _cpu() -> str:

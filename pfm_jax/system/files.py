@@ -61,6 +61,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error
 
 
+@contextlib.contextmanager
+def checked(path: Path) -> Iterator[Path]:
+    """Path of a file beside `path` that becomes it at the end of the block, unless that raises."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def append(path: Path, content: bytes) -> None:
     """Appends to a file, durably. Raises InputError on failure."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 import pfm_jax
+from pfm_jax import datasets
+from pfm_jax.datasets import images, inputs
 from pfm_jax.evaluation import figures
 from pfm_jax.inference import artifact, export
 from pfm_jax.metrics import NAMES
@@ -170,6 +173,61 @@ def test_the_ignored_part_has_no_part_in_anything(
     other = texture(50)
     other[40:60, 40:60] = (255, 0, 0)
     assert detector.score(other[None])[0] > expected[0]
+
+
+def test_nothing_ignored_shows_after_the_image_was_made_smaller() -> None:
+    """LANCZOS looks further than the pixels that the mask covers."""
+    ignored = np.zeros((300, 500), bool)
+    ignored[40:90, 100:101] = True
+    images_of = [np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8)] * 2
+    images_of[1] = np.where(ignored[..., None], np.uint8(255) - images_of[0], images_of[0])
+    for size in (64, 256, 512):
+        kept = ~images.blank_at(ignored, size)
+        one, other = (images.resized(Image.fromarray(array), size) for array in images_of)
+        np.testing.assert_array_equal(one[kept], other[kept])
+        assert not np.array_equal(one, other) and 0.8 < kept.mean() < 1
+
+
+def test_normality_beside_the_ignored_part_is_as_elsewhere(
+    sources: Sources, tmp_path: Path
+) -> None:
+    config = replaced(small_config(steps=10), {"scoring.standardize": True, "data.held_out": 0.5})
+    pictures = np.stack([varied(seed) for seed in range(40)])
+    ignored = np.zeros((64, 64), np.uint8)
+    ignored[:20, :30] = 255
+    detector = pfm_jax.fit(pictures, config, sources.weights_dir, ignored=ignored)
+    assert detector.normality is not None
+    mean, deviation = (np.asarray(one) for one in detector.normality)
+    beside, elsewhere = np.s_[20:24, :24], np.s_[40:60, :60]
+    for one in (mean, deviation):
+        assert 0.5 < one[beside].mean() / one[elsewhere].mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((8, 8)), "ignored: marks no pixel"),
+        (np.ones((8, 8), np.int64), "ignored: marks every pixel"),
+        (np.ones((8, 8, 3)), r"ignored has shape \(8, 8, 3\)"),
+    ],
+)
+def test_masks_of_what_to_ignore_are_checked(mask: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pfm_jax.fit(np.stack([texture(0)] * 4), FEW_STEPS, ignored=mask)
+
+
+def test_the_mask_is_no_image_anywhere(corner: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is it counted where it is used."""
+    root = Path(str(corner.data_dir)) / "grid"
+    for path in (root / "train" / "good").iterdir():
+        path.rename(root / path.name)
+    for name in ("train", "test", "ground_truth"):
+        shutil.rmtree(root / name)
+    found = datasets.load("folder", root, "grid")
+    assert len(found.train) == 12 and found.ignored is not None
+    assert "passed over" not in caplog.text
+    assert len(inputs.examples(root)) == 12
+    assert "1 file passed over: 1 the mask ignore.png" in caplog.text
 
 
 def test_training_sees_nothing_of_the_ignored_part(corner: Sources, tmp_path: Path) -> None:

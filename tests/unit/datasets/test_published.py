@@ -81,6 +81,10 @@ def test_mvtec_loco_holds_out_its_validation_and_keeps_regions_apart(tmp_path: P
     expected = np.zeros((32, 32), bool)
     expected[4:12, 4:12] = expected[10:30, 10:30] = True
     np.testing.assert_array_equal(images.decode_mask(two, 32), expected)
+    odd = root / "breakfast_box" / "ground_truth" / "logical_anomalies" / "000" / "001.png"
+    mask(odd, slice(10, 30), 200)
+    with pytest.raises(InputError, match=r"001.png: has the value 200; must be one of 254, 255"):
+        datasets.load("mvtec_loco", root, "breakfast_box")
     (root / "breakfast_box" / "defects_config.json").write_text("[{}]")
     with pytest.raises(InputError, match=r"defects_config.json: can't be read \(KeyError"):
         datasets.load("mvtec_loco", root, "breakfast_box")
@@ -145,13 +149,15 @@ def test_ksdd2_leaves_defects_among_training_images_out_and_says_so(
     for number, marked in ((10000, NOTHING), (10001, slice(3, 9)), (10002, NOTHING)):
         picture(tmp_path / "train" / f"{number}.png", number)
         mask(tmp_path / "train" / f"{number}_GT.png", marked)
+    picture(tmp_path / "train" / "10000 (copy).png")
+    mask(tmp_path / "train" / "10000_GT (copy).png", NOTHING)
     for number, marked in ((20000, NOTHING), (20001, slice(3, 9))):
         picture(tmp_path / "test" / f"{number}.png", number)
         mask(tmp_path / "test" / f"{number}_GT.png", marked)
     found = datasets.load("ksdd2", tmp_path, "surfaces")
     assert [one.path for one in found.train] == ["train/10000.png", "train/10002.png"]
     assert kinds(found) == {("good", 0): 1, ("defect", 1): 1}
-    assert "1 a defect among the training images" in caplog.text
+    assert "3 files passed over: 2 a copy, 1 a defect among the training images" in caplog.text
     (tmp_path / "test" / "20001.png").unlink()
     with pytest.raises(InputError, match=r"20001_GT.png: a mask of no image called 20001"):
         datasets.load("ksdd2", tmp_path, "surfaces")

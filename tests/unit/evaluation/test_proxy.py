@@ -49,3 +49,15 @@ def test_many_images_count_once_and_the_first_only(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(proxy, "MOST_IMAGES", 20)
     held_out = inputs.examples(np.zeros((30, 16, 16), np.uint8))
     assert len(proxy.made_up(held_out)) == 20 * (1 + KINDS)
+
+
+def test_defects_lie_outside_the_ignored_part_and_nothing_is_turned(sources: Sources) -> None:
+    held_out = load_dataset(config(0.5), "grid", sources).held_out
+    ignored = np.zeros((64, 64), bool)
+    ignored[:, :32] = True
+    examples = proxy.made_up(held_out, ignored)
+    assert len(examples) == 3 * (1 + KINDS)
+    inside = [mask[ignored].sum() / mask.sum() for mask in images.masks(examples, 64) if mask.any()]
+    assert len(inside) == 3 * KINDS and max(inside) <= 0.5
+    everywhere = images.masks(proxy.made_up(held_out), 64)
+    assert max(mask[ignored].sum() / mask.sum() for mask in everywhere if mask.any()) > 0.5

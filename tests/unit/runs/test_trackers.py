@@ -24,7 +24,9 @@ def run(tmp_path: Path) -> Path:
     record.append_curve(folder, 50, {"conv3_x>conv4_x": np.linspace(1, 0, 50)})
     metrics = {"image_auroc": 0.9, "pixel_auroc": 0.8, "pro_auc": None}
     levels = {"conv3_x>conv4_x": metrics}
-    found = {**metrics, "levels": levels, "step": 50, "config": {"seed": 3, "data": {"shots": 2}}}
+    found = {**metrics, "levels": levels, "step": 50}
+    about = {"provenance": {"config": {"seed": 3, "data": {"shots": 2}}}}
+    (folder / "run.json").write_text(json.dumps(about))
     (folder / "metrics.json").write_text(json.dumps(found))
     (folder / "gallery").mkdir()
     (folder / "gallery" / "gallery.json").write_text(json.dumps([{"title": "hole\n0.png: 0.3"}]))
