@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.ticker import LogFormatter
+
 from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import plots
 from pfm_jax.sweeps.report.plots import Plot
@@ -83,6 +85,8 @@ def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
     if not words:
         return None
     axis.set(xscale="log", xlabel="milliseconds per image", ylabel="image AUROC (%)")
+    axis.xaxis.set_major_formatter(LogFormatter())
+    axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot("Image AUROC against milliseconds per image", plots.svg(figure), "; ".join(words))

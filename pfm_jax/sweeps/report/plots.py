@@ -57,6 +57,7 @@ def spread_points(
     axis: Axes, index: int, at: Sequence[float], spreads: Sequence[Spread], label: str
 ) -> None:
     """Draws spreads in percent, each at its place, in the style of the `index`-th case."""
+    axis.ticklabel_format(axis="y", useOffset=False)
     axis.errorbar(
         at,
         [100 * s.mean for s in spreads],
