@@ -28,9 +28,7 @@ def fitted(folder: Path, config: Config) -> Detector:
 
 CHANGES = {
     "bfloat16": {"scoring.precision": "auto"},
-    "default": {},
-    "paper": {"scoring.fusion": "arithmetic", "scoring.sharpness": 0.0, "scoring.smoothing": 0.0},
-    "standardised": {"scoring.standardize": True},
+    "standardised": {"scoring.standardize": True, "scoring.fusion": "arithmetic"},
 }
 
 
