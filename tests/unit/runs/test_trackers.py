@@ -87,6 +87,7 @@ def test_weights_and_biases_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     pytest.importorskip("wandb", reason="wandb is an extra")
     from wandb.proto import wandb_internal_pb2
 
+    monkeypatch.chdir(run.parent)  # where its helper writes a log
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     trackers.export(run, "wandb", "screws", "run")
