@@ -9,7 +9,14 @@ AUROC on average over MVTec AD (Costanzino et al., 2025), with other heads and a
 For an accelerator: an image takes 0.2 TFLOP.
 """
 
-from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
+from pfm_jax.config import (
+    Config,
+    DataConfig,
+    MappingConfig,
+    NetworksConfig,
+    ScoringConfig,
+    TrainConfig,
+)
 
 LEVELS = ("0-3:4-7", "4-7:8-11")
 
@@ -24,4 +31,7 @@ def get_config() -> Config:
             positions=dict.fromkeys(LEVELS, 512),
             learning_rate=dict.fromkeys(LEVELS, 4e-3),
         ),
+        # The finer level is divided by its own mean, the other by what is expected: where both are,
+        # small defects are lost; where neither is, missing parts.
+        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}),
     )

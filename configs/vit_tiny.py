@@ -6,7 +6,7 @@
 Measured on five categories of MVTec AD: docs/experiments/transformers.md.
 """
 
-from pfm_jax.config import Config, MappingConfig, NetworksConfig, TrainConfig
+from pfm_jax.config import Config, MappingConfig, NetworksConfig, ScoringConfig, TrainConfig
 
 LEVELS = ("0-2:3-5", "1-2:3-4")
 
@@ -20,4 +20,7 @@ def get_config() -> Config:
             positions=dict.fromkeys(LEVELS, 256),
             learning_rate=dict.fromkeys(LEVELS, 4e-3),
         ),
+        # The finer level is divided by its own mean, the other by what is expected: where both are,
+        # small defects are lost; where neither is, missing parts.
+        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}),
     )
