@@ -166,6 +166,8 @@ FILES: dict[str, Case] = {
     "mask: of no image": category(stray_mask),
     "mask: two of one image": category(two_masks),
     "mask: of a good image": category(mask_of_a_good_image),
+    "mask: ignore.png marks nothing": image(png(np.zeros((64, 64), np.uint8)), "ignore.png"),
+    "mask: ignore.png marks everything": image(png(np.ones((64, 64), np.uint8)), "ignore.png"),
     # Data sets.
     "data: no folder": find("mvtec_ad", "nowhere", "all"),
     "data: empty folder": find("mvtec_ad", "empty", "all"),
@@ -174,5 +176,8 @@ FILES: dict[str, Case] = {
     "data: no such kind of data set": find("imagenet", "data", "all"),
     "data: no good images": category(no_images),
     "data: several faulty files": category(many_faults),
+    "data: no areas that suffice": category(lambda root: None, "mvtec_loco"),
+    "data: an image without label": category(lambda root: None, "ksdd"),
+    "data: no splits": category(lambda root: None, "real_iad"),
     "data: torn archive": archive(encoded("png") * 3, ".tar.xz"),
 }
