@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,20 +108,37 @@ def check(detector: Detector, exported: artifact.Artifact, examples: Sequence[Ex
     run, size, worst = artifact.program(exported), detector.config.data.image_size, 0.0
     for images, count in batches(examples, size, devices.batch_size()):
         placed = devices.shard_batch(images)
-        expected, found = _stages(outputs(score_batch(detector, placed))), _stages(run(placed))
-        for stage, array in expected.items():
-            difference = float(np.abs(array - found[stage])[:count].max())
-            if not difference <= TOLERANCE:
-                raise InputError(
-                    f"the export differs by {difference:.2g} at {stage} of {examples[0].path} and "
-                    f"others, more than {TOLERANCE:g}; it is not written"
-                )
-            worst = max(worst, difference)
+        expected, found = (
+            _stages(one, count) for one in (outputs(score_batch(detector, placed)), run(placed))
+        )
+        limits = dict.fromkeys(expected, TOLERANCE)
+        where = f"{examples[0].path} and others"
+        worst = max(worst, difference(expected, found, limits, "the export", where))
     return worst
 
 
-def _stages(found: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Stage -> array, in order of computation."""
+def difference(
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    limits: Mapping[str, float],
+    what: str,
+    where: str,
+) -> float:
+    """Greatest difference of arrays by name. Raises InputError: one is above its limit."""
+    worst = 0.0
+    for name, limit in limits.items():
+        own = float(np.abs(np.asarray(expected[name]) - np.asarray(found[name])).max())
+        if not own <= limit:
+            raise InputError(
+                f"{what} differs by {own:.2g} at {name} of {where}, more than {limit:g}; it is not "
+                "written"
+            )
+        worst = max(worst, own)
+    return worst
+
+
+def _stages(found: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    """Stage -> array of the first `count` images, in order of computation."""
     levels = {f"the anomaly map at {level}": maps for level, maps in found["levels"].items()}
     fused = {"the fused map": found["anomaly_maps"], "the image score": found["image_scores"]}
-    return {stage: np.asarray(array) for stage, array in {**levels, **fused}.items()}
+    return {stage: np.asarray(array)[:count] for stage, array in {**levels, **fused}.items()}

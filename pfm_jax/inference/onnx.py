@@ -21,7 +21,7 @@ from jax.extend import core
 from pfm_jax.datasets.images import batches
 from pfm_jax.inference.calibration import Threshold
 from pfm_jax.inference.detector import Detector, score_batch
-from pfm_jax.inference.export import TOLERANCE, manifest
+from pfm_jax.inference.export import TOLERANCE, difference, manifest, outputs
 from pfm_jax.system import files
 from pfm_jax.types import Example, InputError
 
@@ -57,9 +57,9 @@ def convert(detector: Detector, threshold: Threshold | None) -> bytes:
         remedy = "install the extra, pip install -e '.[onnx]'"
         raise InputError(f"{error.name} is not installed: {remedy}") from error
 
-    def run(images: Array) -> tuple[Array, Array]:
-        found = score_batch(detector, images)
-        return found.image_scores, found.fused
+    def run(images: Array) -> tuple[Array, ...]:
+        found = outputs(score_batch(detector, images))
+        return tuple(found[name] for name in OUTPUTS)
 
     side = detector.config.data.image_size
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
@@ -141,15 +141,8 @@ def _check(detector: Detector, path: Path, examples: Sequence[Example]) -> float
     most = {"image_scores": TOLERANCE, "anomaly_maps": ROUNDING if rounded else TOLERANCE}
     size, worst = detector.config.data.image_size, 0.0
     for index, (images, _) in enumerate(batches(examples, size, 1)):
-        expected = score_batch(detector, images)
-        ours = {"image_scores": expected.image_scores, "anomaly_maps": expected.fused}
+        expected = outputs(score_batch(detector, images))
         found = dict(zip(OUTPUTS, session.run(OUTPUTS, {INPUT: images}), strict=True))
-        for name, limit in most.items():
-            difference = float(np.abs(np.asarray(ours[name]) - found[name]).max())
-            if not difference <= limit:
-                raise InputError(
-                    f"ONNX Runtime differs by {difference:.2g} in {name} of {examples[index].path},"
-                    f" more than {limit:.1g}; it is not written"
-                )
-            worst = max(worst, difference)
+        where = examples[index].path
+        worst = max(worst, difference(expected, found, most, "ONNX Runtime", where))
     return worst

@@ -72,7 +72,7 @@ def read_run(folder: Path) -> Provenance:
         raise InputError(f"{path}: {wrong}; train again") from error
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def about(folder: Path) -> dict[str, Any]:
     """Content of `run.json`; see `_read_json`."""
     return _read_json(folder / RUN)
 
@@ -93,13 +93,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def seconds_so_far(folder: Path) -> dict[str, float]:
     """Seconds that features and training of a run have taken in earlier launches."""
-    before = _about(folder).get("seconds", {})
+    before = about(folder).get("seconds", {})
     return {phase: before.get(phase, 0.0) for phase in ("features", "train")}
 
 
 def check_trained_on(folder: Path, provenance: Provenance) -> None:
     """Raises InputError: the folder belongs to a run that is trained on other categories."""
-    before = _about(folder).get("provenance", {}).get("trained_on")
+    before = about(folder).get("provenance", {}).get("trained_on")
     if before and before != [*provenance.trained_on]:
         raise InputError(
             f"{folder} holds a run trained on {', '.join(before)}; use another --workdir, "

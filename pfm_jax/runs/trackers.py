@@ -50,9 +50,8 @@ def write(run: Path, writer: Writer) -> None:
     for line in record.read_curve(run):
         losses = {f"loss/{level}": loss for level, loss in line["loss"].items()}
         writer.scalars(losses, line["step"])
-    if not (run / record.METRICS).is_file():
+    if not (found := record.read_metrics(run)):
         return
-    found = json.loads((run / record.METRICS).read_text())
     values = {
         f"{metric}/{name}": own[metric]
         for name, own in {"fused": found, **found["levels"]}.items()
@@ -139,9 +138,7 @@ def _plain(name: str) -> str:
 
 
 def _recipe(run: Path) -> dict[str, Any]:
-    about = run / record.RUN
-    found = json.loads(about.read_text()) if about.is_file() else {}
-    return found.get("provenance", {}).get("config", {})
+    return record.about(run).get("provenance", {}).get("config", {})
 
 
 TRACKERS: dict[str, Opener] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}

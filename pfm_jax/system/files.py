@@ -64,12 +64,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def checked(path: Path) -> Iterator[Path]:
     """Path of a file beside `path` that becomes it at the end of the block, unless that raises."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique on all machines
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -86,15 +88,8 @@ def append(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """File beside `path`, which it replaces at the end of the block unless that fails."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique on all machines
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with checked(path) as part, part.open("xb") as file:
+        yield file
 
 
 def make(folder: Path) -> None:
