@@ -8,6 +8,7 @@ import dataclasses
 import json
 from typing import Any
 
+from pfm_jax.methods import KINDS, Baseline
 from pfm_jax.types import DIRECTIONS
 
 FINE_TO_COARSE = ("conv3_x>conv4_x", "conv4_x<conv3_x")
@@ -175,13 +176,21 @@ PAPER_SCORING = ScoringConfig(
 )
 """The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 
+BASELINE_SCORING = dataclasses.replace(PAPER_SCORING, smoothing=1 / 64)
+"""Of a baseline's one map."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """A recipe: everything that decides the numbers of a run, except data and weights."""
+    """A recipe: everything that decides the numbers of a run, except data and weights.
+
+    Attributes:
+        baseline: another method in place of the mapping; `mapping` and `train` are not used then.
+    """
 
     name: str = "mb_pfm"
     seed: int = 0
+    baseline: Baseline | None = None
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     networks: NetworksConfig = dataclasses.field(default_factory=NetworksConfig)
     mapping: MappingConfig = dataclasses.field(default_factory=MappingConfig)
@@ -190,8 +199,13 @@ class Config:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Levels that are mapped."""
-        return tuple(self.mapping.latent)
+        """Levels that are mapped, or the stages that a baseline sees."""
+        return self.mapped if self.baseline is None else self.baseline.stages
+
+    @property
+    def mapped(self) -> tuple[str, ...]:
+        """Levels that are mapped, which have maps of their own; none by a baseline."""
+        return tuple(self.mapping.latent) if self.baseline is None else ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,21 +229,22 @@ PARTS: dict[str, Any] = {
 
 
 def to_dict(config: Config | SweepConfig) -> dict[str, Any]:
-    """Nested dictionaries as JSON holds them."""
+    """Nested dictionaries, as JSON holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`.
-
-    Raises:
-        KeyError: a field is missing or unknown; the values are of another version.
-    """
-    parts: dict[str, Any] = {}
-    for name, kind in PARTS.items():
-        if set(values[name]) != {field.name for field in dataclasses.fields(kind)}:
-            raise KeyError(name)
-        parts[name] = kind(**values[name])
-    directions = tuple(parts["mapping"].directions)
-    parts["mapping"] = dataclasses.replace(parts["mapping"], directions=directions)
+    """Inverse of `to_dict`. Raises KeyError: a field is missing or unknown, of another version."""
+    parts = {name: _read(name, kind, values[name]) for name, kind in PARTS.items()}
+    if own := values["baseline"]:
+        parts["baseline"] = _read("baseline", KINDS[own["method"]], own)
     return Config(name=values["name"], seed=values["seed"], **parts)
+
+
+def _read(name: str, kind: Any, values: dict[str, Any]) -> Any:
+    """Settings of a class; its tuples are lists in JSON."""
+    fields = dataclasses.fields(kind)
+    if set(values) != {field.name for field in fields}:
+        raise KeyError(name)
+    own = {field.name: values[field.name] for field in fields if field.init}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})

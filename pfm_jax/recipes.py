@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 import math
@@ -17,6 +18,7 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
+from pfm_jax.methods import Baseline, CnnDict
 from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
@@ -65,9 +67,12 @@ def validate(config: Config) -> None:
         _check(0 <= seed < 2**32, field, seed, "from 0 to 2**32 - 1")
     side = config.networks.neighbourhood
     _check(side > 0 and side % 2 == 1, "networks.neighbourhood", side, "odd and positive")
-    _check_mapping(config.mapping)
+    if config.baseline is None:
+        _check_mapping(config.mapping)
+    else:
+        _check_baseline(config, config.baseline)
     _check_data(config.data, _stride(config))
-    _check_train(config.train, config.levels)
+    _check_train(config.train, config.mapped)
     _check_scoring(config.scoring)
 
 
@@ -83,11 +88,34 @@ def _stride(config: Config) -> int:
         for side, name in names._asdict().items():
             field = f"networks.{side}"
             backbones.get(name)
-        field = "mapping.latent"
+        field = "mapping.latent" if config.baseline is None else "baseline.stages"
         found = [stride for level in config.levels for stride in backbones.strides(names, level)]
     except InputError as error:
         raise InputError(f"config.{field}: {error}") from error
     return math.lcm(*found)
+
+
+def _check_baseline(config: Config, method: Baseline) -> None:
+    names = config.networks
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        if isinstance(value, int):
+            _check(value > 0, f"baseline.{field.name}", value, "positive")
+        elif isinstance(value, float):
+            _check(0 < value <= 1, f"baseline.{field.name}", value, "above 0, up to 1")
+    _check(len(method.stages) > 0, "baseline.stages", method.stages, "at least one stage")
+    target = f"{names.source!r}, the one network of a baseline"
+    _check(names.target == names.source, "networks.target", names.target, target)
+    _check(
+        config.data.tile_size == 0,
+        "data.tile_size",
+        config.data.tile_size,
+        "0: a baseline has no tiles",
+    )
+    if isinstance(method, CnnDict):
+        fits = config.data.image_size % method.stride == 0 and method.stride <= method.patch
+        wanted = f"at most baseline.patch, a divisor of data.image_size={config.data.image_size}"
+        _check(fits, "baseline.stride", method.stride, wanted)
 
 
 def _check_data(data: DataConfig, stride: int) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pfm_jax.types import Sources
 
 # Before the first import of pfm_jax.model: its functions check the shapes they are annotated with.
-jaxtyping.install_import_hook("pfm_jax.model", f"{checker.__name__}.checked")
+jaxtyping.install_import_hook(["pfm_jax.model", "pfm_jax.baselines"], f"{checker.__name__}.checked")
 
 jax.config.update("jax_num_cpu_devices", 8)  # fake ones; must come before any use
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pfm_jax.config import Config
 from pfm_jax.inference.detector import Record, assemble
+from pfm_jax.model.folded import fold
 
 from ..common import cli
 from . import untrained
@@ -36,7 +37,7 @@ def measure(
         seconds: duration of the load.
     """
     networks, state, _ = untrained.start(config, weights_dir)
-    detector = assemble(networks, state.heads, Record(config))
+    detector = assemble(networks, fold(state.heads), Record(config))
     images = _make_images(folder / "images", 64)
     detector.score(images)
     start = time.perf_counter()

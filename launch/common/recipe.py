@@ -60,9 +60,12 @@ def value(flag: flags.FlagHolder, kind: type[T]) -> T:
     """
     name, fields = config_flags.get_config_filename(flags.FLAGS[flag.name]), flag.value.to_dict()
     recipe = _checked(PARSER.recipe, name, kind)
-    if isinstance(recipe, SweepConfig):
-        return dataclasses.replace(recipe, base=from_dict(fields["base"]))
-    return from_dict(fields)
+    try:
+        if isinstance(recipe, SweepConfig):
+            return dataclasses.replace(recipe, base=from_dict(fields["base"]))
+        return from_dict(fields)
+    except KeyError as error:
+        raise InputError("config.baseline.method: fixed; take the recipe of that method") from error
 
 
 def load(name: str, kind: type[T]) -> T:

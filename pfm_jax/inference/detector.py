@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from jax import Array
 
+from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
+from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config, from_dict, to_dict
 from pfm_jax.datasets.decoding import decode
 from pfm_jax.datasets.images import ahead, blank_at, map_at, resized
@@ -60,14 +62,14 @@ class Detector:
     """A trained detector of anomalies.
 
     Attributes:
-        heads: the trained heads, folded.
+        model: `FoldedHeads`, or the `Memory` that a baseline keeps of normal images.
         normality: what maps are standardised by, if the recipe says so.
         ignored: bool `[H, W]` at the recipe's size: blank to the networks, and scored 0; or None.
         record: recipe, held-out scores and provenance.
     """
 
     networks: Networks
-    heads: FoldedHeads
+    model: Any
     normality: Normality | None
     ignored: Array | None
     spec: scoring.ScoringSpec = dataclasses.field(metadata={"static": True})
@@ -87,7 +89,7 @@ class Detector:
     def fingerprint(self) -> str:
         """sha256 (hex) of all arrays and of the recipe of scoring."""
         config = self.config
-        recipe = repr((config.data, config.mapping, config.scoring)).encode()
+        recipe = repr((config.data, config.baseline, config.mapping, config.scoring)).encode()
         return hashlib.sha256(recipe + arrays.fingerprint(_arrays(self)).encode()).hexdigest()
 
     def stream(self, examples: Sequence[Example], what: str | None = None) -> Iterator[ScoreMaps]:
@@ -167,8 +169,11 @@ class Detector:
         arrays.write(Path(path), _arrays(held), about)
 
     @classmethod
-    def load(cls, path: str | Path, weights_dir: str | None = None) -> Detector:
-        """Reads a file of `save`; `weights_dir` holds the frozen weights if the file does not.
+    def load(
+        cls, path: str | Path, weights_dir: str | None = None, networks: Networks | None = None
+    ) -> Detector:
+        """Reads a file of `save`. Frozen weights that it does not hold are those of `networks`, or
+        lie in `weights_dir`.
 
         Raises InputError: not a detector, damaged, or made with other weights.
         """
@@ -180,20 +185,21 @@ class Detector:
             raise InputError(f"{path}: of another version of pfm_jax; make it again") from error
         if outputs:
             networks = network_shapes(outputs, config.networks.neighbourhood)
-            like = shapes(networks, record, ignoring="ignored" in held)
-            return devices.replicate(arrays.filled(like, held, Path(path)))
-        networks = _networks_of(record, weights_dir, path)
-        like = shapes(networks, record, ignoring="ignored" in held)
-        like = dataclasses.replace(like, networks=None)
+        networks = networks or _networks_of(record, weights_dir, path)
+        memory = arrays.shapes_in(held, "model")
+        like = shapes(networks, record, memory=memory, ignoring="ignored" in held)
+        like = like if outputs else dataclasses.replace(like, networks=None)
         filled = devices.replicate(arrays.filled(like, held, Path(path)))
-        return dataclasses.replace(filled, networks=networks)
+        return filled if outputs else dataclasses.replace(filled, networks=networks)
 
 
 @jax.jit
 def score_batch(detector: Detector, images: Array) -> ScoreMaps:
     """Scores uint8 RGB images `[B, H, W, 3]` of the recipe's size: the whole of inference."""
-    networks, folded, normality = detector.networks, detector.heads, detector.normality
-    return scoring.score(networks, folded, normality, images, detector.spec, detector.ignored)
+    held, spec = (detector.networks, detector.model, detector.normality), detector.spec
+    if spec.baseline is not None:
+        return baselines.score(*held, images, spec, detector.ignored)
+    return scoring.score(*held, images, spec, detector.ignored)
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
@@ -213,24 +219,31 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
 
 
 def assemble(
-    networks: Networks, trained: heads.Heads, record: Record, ignored: np.ndarray | None = None
+    networks: Networks,
+    model: FoldedHeads | Memory,
+    record: Record,
+    ignored: np.ndarray | None = None,
 ) -> Detector:
-    """Folds heads into a detector without normality; `ignored` is of any size."""
+    """Makes a detector without normality; `ignored` is of any size."""
     spec, size = scoring.scoring_spec(record.config), record.config.data.image_size
     held: Any = None if ignored is None else devices.replicate(blank_at(ignored, size))
-    return Detector(networks, fold(trained), None, held, spec, record)
+    return Detector(networks, model, None, held, spec, record)
 
 
-def shapes(networks: Networks, record: Record, *, ignoring: bool = False) -> Any:
-    """Shapes of the arrays of a detector of this recipe."""
+def shapes(
+    networks: Networks, record: Record, *, memory: Memory | None = None, ignoring: bool = False
+) -> Any:
+    """Shapes of its arrays; `memory`: those of what a baseline keeps, which no recipe tells."""
     config = record.config
-    channels = feature_channels(networks, config.levels)
-    fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
-    folded = jax.eval_shape(fold, fresh)
+    model: Any = memory
+    if config.baseline is None:
+        channels = feature_channels(networks, config.levels)
+        fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
+        model = jax.eval_shape(fold, fresh)
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
     ignored: Any = jax.ShapeDtypeStruct(plane.shape, bool) if ignoring else None
-    return Detector(networks, folded, normality, ignored, scoring.scoring_spec(config), record)
+    return Detector(networks, model, normality, ignored, scoring.scoring_spec(config), record)
 
 
 load = Detector.load

@@ -31,20 +31,31 @@ def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Ar
     return l2_normalize(features)
 
 
-def feature_pyramid(
-    network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
+def activations(
+    network: Network, images: UInt8[Array, "B H W 3"], precision: str = "float32"
 ) -> FeaturePyramid:
-    """Extracts unit vectors `[B, h, w, C]` at every stage (eq. 4 and below eq. 6), as float32.
+    """Extracts the features `[B, h, w, C]` of every stage as the network gives them, as float32.
 
-    `precision` is the type of the network's weights and activations; `neighbourhood` the side that
-    `neighbourhood_mean` averages over.
+    `precision` is the type of the network's weights and activations.
     """
     backbone = network.backbone
     mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
     scaled = (images / 255.0 - mean) / std
     cast = jax.tree.map(lambda array: array.astype(precision), (network.params, scaled))
     pyramid: FeaturePyramid = backbone.module.apply(*cast)  # type: ignore[assignment]
-    unit = {stage: l2_normalize(f.astype(jnp.float32)) for stage, f in pyramid.items()}
+    return {stage: f.astype(jnp.float32) for stage, f in pyramid.items()}
+
+
+def feature_pyramid(
+    network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
+) -> FeaturePyramid:
+    """Extracts unit vectors `[B, h, w, C]` at every stage (eq. 4 and below eq. 6).
+
+    `precision` is as in `activations`; `neighbourhood` is the side that `neighbourhood_mean`
+    averages over.
+    """
+    pyramid = activations(network, images, precision)
+    unit = {stage: l2_normalize(f) for stage, f in pyramid.items()}
     if neighbourhood == 1:
         return unit
     return {stage: neighbourhood_mean(f, neighbourhood) for stage, f in unit.items()}

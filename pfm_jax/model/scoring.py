@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.config import Config, MappingConfig, ScoringConfig
+from pfm_jax.methods import Baseline
 from pfm_jax.model import tiles
 from pfm_jax.model.features import extract
 from pfm_jax.model.folded import FoldedHeads, anomaly_maps, log_residual
@@ -36,6 +37,7 @@ class ScoringSpec(NamedTuple):
     tiles: Tiles
     network_precision: str
     head_precision: str
+    baseline: Baseline | None = None
 
 
 def scoring_spec(config: Config) -> ScoringSpec:
@@ -47,7 +49,17 @@ def scoring_spec(config: Config) -> ScoringSpec:
         tiles=tiles.scoring_tiles(config.data),
         network_precision="bfloat16" if precision == "bfloat16" else "float32",
         head_precision=devices.resolve_precision(precision),
+        baseline=config.baseline,
     )
+
+
+def blanked(
+    images: UInt8[Array, "B H W 3"], ignored: Bool[Array, "H W"] | None
+) -> UInt8[Array, "B H W 3"]:
+    """Blanks the pixels that are ignored."""
+    if ignored is None:
+        return images
+    return jnp.where(ignored[None, ..., None], jnp.array(BLANK, jnp.uint8), images)
 
 
 def upsample(maps: Float[Array, "B h w"], height: int, width: int) -> Float[Array, "B H W"]:
@@ -121,8 +133,7 @@ def score(
 
     What is `ignored` is blank to the networks.
     """
-    if ignored is not None:
-        images = jnp.where(ignored[None, ..., None], jnp.array(BLANK, jnp.uint8), images)
+    images = blanked(images, ignored)
     expected: tuple[str, ...] = ()
     if spec.scoring.expected:
         expected = tuple(k for k in spec.mapping.latent if k not in spec.scoring.relative)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pfm_jax import datasets
+from pfm_jax import baselines, datasets
 from pfm_jax.backbones.networks import Networks, load_networks
+from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.datasets.lazy import ignoring
@@ -17,7 +18,7 @@ from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.heads import Heads
+from pfm_jax.model.folded import FoldedHeads, fold
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.recipes import validate
 from pfm_jax.system.compilation import keep_programs
@@ -60,27 +61,33 @@ def fit(
         train, held_out = shots, examples(normal, config.data.value_range)
     normality.check(config, len(train))
     networks, weights = load_networks(config.networks, config.levels, weights_dir)
+    model = _model(networks, train, config)
+    origin = {"weights": weights, "num_images": len(train), "versions": versions()}
+    return make_detector(networks, model, config, train, held_out, origin, ignored)
+
+
+def _model(networks: Networks, train: Sequence[Example], config: Config) -> FoldedHeads | Memory:
+    if config.baseline is not None:
+        return baselines.fit(networks, train, config)
     problem = make_problem(config)
     extent = make_extent(problem, len(train))
     rows = cache.build_cache(networks, train, problem.tiles, config.levels)
     channels = feature_channels(networks, config.levels)
     (state,), _ = loop.train([init_state(config.seed, channels, problem, extent)], rows, problem)
-    del rows
-    origin = {"weights": weights, "num_images": len(train), "versions": versions()}
-    return make_detector(networks, state.heads, config, train, held_out, origin, ignored)
+    return fold(state.heads)
 
 
 def make_detector(
     networks: Networks,
-    heads: Heads,
+    model: FoldedHeads | Memory,
     config: Config,
     train: Sequence[Example],
     held_out: Sequence[Example],
     origin: dict[str, Any],
     ignored: np.ndarray | None = None,
 ) -> Detector:
-    """Makes a detector of trained heads: folds them, measures normality, scores held-out images."""
+    """Makes a detector of what was trained: measures normality, scores held-out images."""
     record = Record(config, origin=origin)
-    detector = normality.with_normality(assemble(networks, heads, record, ignored), train)
+    detector = normality.with_normality(assemble(networks, model, record, ignored), train)
     scores = detector.image_scores(held_out, "held out")
     return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

@@ -61,7 +61,9 @@ class RunFolder:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Steps of the whole run; none of a baseline."""
+        if self.config.baseline is not None:
+            return 0
         return int(make_extent(self.problem, self.provenance.num_images).total_steps)
 
     @property

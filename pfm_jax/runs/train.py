@@ -17,15 +17,17 @@ from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent
 from pfm_jax.recipes import validate
 from pfm_jax.runs import record
+from pfm_jax.runs.baseline import fit_baselines
 from pfm_jax.runs.features import CachedFeatures, extents, extract_features
-from pfm_jax.runs.fit import make_detector
+from pfm_jax.runs.finish import finish, lock
 from pfm_jax.runs.partition import images_cached, partition
-from pfm_jax.runs.run import RunFolder, load_datasets, origin, provenance, resolved
+from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.unified import unify
-from pfm_jax.system import devices, files, interrupts
+from pfm_jax.system import devices, interrupts
 from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import loop
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
@@ -100,6 +102,8 @@ def train_together(
 
     Returns folder -> the content of its `metrics.json`.
     """
+    if runs[0].config.baseline is not None:
+        return fit_baselines(runs, networks, later)
     locks = ExitStack()
     try:
         with ExitStack() as opened:
@@ -123,7 +127,8 @@ def train_together(
                 states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
             found: dict[Path, dict[str, Any]] = {}
             for run in runs:
-                found |= _finish(run, states[run.folder], networks, later)
+                model = fold(states[run.folder].heads)
+                found |= finish(run, model, networks, later)
             return found
     finally:
         later(locks.close)  # after what it still has to write
@@ -131,9 +136,7 @@ def train_together(
 
 def _opened(run: RunFolder, locks: ExitStack, opened: ExitStack) -> RunFolder:
     """A run whose folder is locked and whose checkpoints are open until the stacks are closed."""
-    for one in (run, *run.parts):
-        locks.enter_context(files.locked(one.folder))
-        record.check_trained_on(one.folder, one.provenance)
+    lock(run, locks)
     checkpoints = opened.enter_context(Checkpoints(run.folder / "checkpoints"))
     seconds = record.seconds_so_far(run.folder)
     return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
@@ -207,38 +210,3 @@ def _fit(
     if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
         sys.exit(0)
     return done
-
-
-def _finish(
-    run: RunFolder, state: TrainState, networks: Networks, later: Later
-) -> dict[Path, dict[str, Any]]:
-    """Writes the detectors and the results of a trained run; returns folder -> results."""
-    for part in run.parts:  # each category's share
-        part.seconds.update({k: value / len(run.parts) for k, value in run.seconds.items()})
-    found = {one.folder: _evaluate(one, state, networks, later) for one in run.evaluated}
-    if run.parts:
-        later(lambda: run.write_status("finished"))
-    return found
-
-
-def _evaluate(
-    run: RunFolder, state: TrainState, networks: Networks, later: Later
-) -> dict[str, Any]:
-    """Writes a detector, evaluates it, writes the results."""
-    with record.timed(run.seconds, "evaluate"):
-        parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
-        detector = make_detector(networks, state.heads, *parts, run.dataset.ignored)
-    if devices.is_primary():
-        detector.save(run.detector_path, networks=False)
-    try:
-        found, results = run.evaluate(detector)
-    except InputError as error:
-        kept = "training is done and kept; mend that and give the same command again"
-        raise InputError(f"{error} ({kept})") from error
-
-    def write() -> None:
-        record.write_evaluation(run.folder, found, results)
-        run.write_status("finished")
-
-    later(write)
-    return results

@@ -26,15 +26,16 @@ import numpy as np
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import to_dict
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.inference.detector import Record, assemble, score_batch
+from pfm_jax.inference.detector import Detector, Record, assemble, score_batch
 from pfm_jax.model import heads, tiles
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.folded import fold
 from pfm_jax.runs import record
 from pfm_jax.runs.features import CachedFeatures
 from pfm_jax.runs.partition import partition
 from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.train import train_together
-from pfm_jax.sweeps.plan import Job, Plan, read_json, replaced, tells_what_is_done
+from pfm_jax.sweeps.plan import Job, Plan, read_json, tells_what_is_done
 from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
 from pfm_jax.types import InputError, Sources
@@ -86,7 +87,8 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: str | Path) -> None
         todo, speeds = unfinished(plan, job, folder), _unmeasured_speeds(plan, job, folder)
     if not todo and not speeds:
         return
-    runs = [f"{run}/seed_{seed}/{job.category}/" for run, seed in todo]
+    needed = {*todo, *((plan.cases[case].run, plan.seeds[0]) for case in speeds)}
+    runs = [f"{run}/seed_{seed}/{job.category}/" for run, seed in needed]
     own = (*runs, f"logs/{job.name}/")
     with mirror.local_folder(workdir, lambda name: name.startswith(own)) as folder:
         _run_job(plan, job, sources, folder, todo, speeds)
@@ -110,7 +112,7 @@ def _run_job(
         fail(plan, job.category, todo, workdir, str(error), missing=True)
         return
     names = dict.fromkeys(name for name, _ in todo)
-    levels = tuple(sorted({level for name in names for level in plan.configs[name].levels}))
+    levels = tuple(sorted({level for name in names for level in plan.configs[name].mapped}))
     cut = tiles.training_tiles(config.data)
     datasets, train = dict(zip(plan.seeds, loaded, strict=True)), loaded[0].train
     features = functools.cache(lambda: cache.build_cache(networks, train, cut, levels))
@@ -157,17 +159,30 @@ def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
     return missing if job.category == plan.categories[0] else []
 
 
+def _detector(plan: Plan, case: str, networks: Networks, workdir: Path) -> Detector | None:
+    """A detector as fast as any of a case: heads before training, or a fitted baseline, None if its
+    run failed."""
+    config = plan.recipe(case)
+    if config.baseline is None:
+        channels = feature_channels(networks, config.levels)
+        fresh = heads.init(jax.random.key(0), channels, config.mapping)
+        return assemble(networks, fold(fresh), Record(config))
+    path = _first_folder(plan, plan.cases[case].run, workdir) / record.DETECTOR
+    return Detector.load(path, networks=networks) if path.is_file() else None
+
+
+def _first_folder(plan: Plan, run: str, workdir: Path) -> Path:
+    return plan.folder(workdir, run, plan.seeds[0], plan.categories[0])
+
+
 def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
     """Measures a case's images per second at batch size 1, from pixels to map (Table VI), and the
     memory of that program, weights included.
     """
-    run, levels = plan.cases[case].run, plan.cases[case].levels
-    config = plan.configs[run]
-    config = replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
-    channels = feature_channels(networks, config.levels)
-    fresh = heads.init(jax.random.key(0), channels, config.mapping)
-    detector = assemble(networks, fresh, Record(config))
-    image, seconds = np.zeros((1, *(config.data.image_size,) * 2, 3), np.uint8), []
+    if (detector := _detector(plan, case, networks, workdir)) is None:
+        return
+    side = detector.config.data.image_size
+    image, seconds = np.zeros((1, side, side, 3), np.uint8), []
     score = score_batch.lower(detector, image).compile()
     memory = score.memory_analysis()  # None where the device does not tell
     kinds = ("argument", "temp", "output")

@@ -55,10 +55,22 @@ class Plan:
         found = self.cases[case]
         return set(found.levels) == set(self.configs[found.run].levels)
 
+    @property
+    def mapping_cases(self) -> dict[str, Case]:
+        """Cases of the mapping, not of a baseline."""
+        return {k: c for k, c in self.cases.items() if self.configs[c.run].baseline is None}
+
+    def recipe(self, case: str) -> Config:
+        """Recipe of a case, with its levels only."""
+        config, levels = self.configs[self.cases[case].run], self.cases[case].levels
+        if config.baseline is not None:
+            return config
+        return replaced(config, {"mapping.latent": {k: config.mapping.latent[k] for k in levels}})
+
     def combinations(self, run: str) -> tuple[tuple[str, ...], ...]:
         """Level combinations of a run's cases that `evaluate` does not measure by default."""
         among = {case.levels for case in self.cases.values() if case.run == run}
-        return tuple(sorted(c for c in among if 1 < len(c) < len(self.configs[run].mapping.latent)))
+        return tuple(sorted(c for c in among if 1 < len(c) < len(self.configs[run].levels)))
 
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries, as JSON holds them."""

@@ -61,14 +61,14 @@ def cells(plan: Plan, workdir: Path) -> list[Cell]:
 
 
 def _cell(plan: Plan, workdir: Path, case: str, category: str, seed: int) -> Cell:
-    run, levels = plan.cases[case].run, plan.cases[case].levels
+    run = plan.cases[case].run
     folder = plan.folder(workdir, run, seed, category)
     cell = Cell(case, category, seed, folder, None, "not finished yet")
     if failure := read_json(folder / "failed.json"):
         return dataclasses.replace(cell, **failure)
     metrics = read_json(folder / "metrics.json")
-    if metrics and len(levels) < len(plan.configs[run].mapping.latent):
-        name = joined(levels)
+    if metrics and not plan.is_whole(case):
+        name = joined(plan.cases[case].levels)
         metrics = metrics["levels"].get(name) or metrics["combinations"].get(name)
     return dataclasses.replace(cell, metrics=metrics, reason="") if metrics else cell
 

@@ -15,11 +15,11 @@ import safetensors.numpy
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 
-FORMAT = "pfm_jax detector 3"
+FORMAT = "pfm_jax detector 4"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
-    """Host arrays of a pytree, keyed by path: `heads/conv4_x/forward/0/kernel`."""
+    """Host arrays of a pytree, keyed by path: `model/conv4_x/forward/0/kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
@@ -39,6 +39,15 @@ def filled(like: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     if wrong := sorted(k for k in {*shapes, *found} if shapes.get(k) != found.get(k)):
         raise InputError(f"{path}: its arrays don't fit its recipe; first difference: {wrong[0]}")
     return jax.tree.unflatten(structure, [arrays[name] for name in shapes])
+
+
+def shapes_in(arrays: dict[str, np.ndarray], folder: str) -> dict[str, Any]:
+    """Name in a folder -> shape of each array there."""
+    return {
+        name.removeprefix(f"{folder}/"): jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for name, array in arrays.items()
+        if name.startswith(f"{folder}/")
+    }
 
 
 def fingerprint(arrays: dict[str, np.ndarray]) -> str:

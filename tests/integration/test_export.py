@@ -241,14 +241,14 @@ def test_another_model_is_refused(
         }
         faulty = whole._replace(weights=weights)
     else:
-        forward = detector.heads["conv3_x"]["forward"]
+        forward = detector.model["conv3_x"]["forward"]
         *layers, last = forward.layers
         changed = (*layers, dataclasses.replace(last, kernel=last.kernel + 0.1))
         head = {
-            **detector.heads["conv3_x"],
+            **detector.model["conv3_x"],
             "forward": dataclasses.replace(forward, layers=changed),
         }
-        other = dataclasses.replace(detector, heads={**detector.heads, "conv3_x": head})
+        other = dataclasses.replace(detector, model={**detector.model, "conv3_x": head})
         # A program with the change inside: the weights of the file are as they should be.
         monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))
         faulty = whole

@@ -34,7 +34,7 @@ def few(shots: int) -> Config:
 
 
 def assert_same_heads(one: Detector, other: Detector) -> None:
-    jax.tree.map(np.testing.assert_array_equal, one.heads, other.heads)
+    jax.tree.map(np.testing.assert_array_equal, one.model, other.model)
 
 
 def good_images(sources: Sources, category: str) -> list[Path]:

@@ -63,8 +63,8 @@ def test_a_model_that_differs_is_not_written(
     pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
     pytest.importorskip("jax2onnx", reason="jax2onnx is an extra")
     detector = fitted(tmp_path, small_config(steps=2))
-    heads = jax.tree.map(lambda array: array * 1.5, detector.heads)
-    other = onnx.convert(dataclasses.replace(detector, heads=heads), None)
+    heads = jax.tree.map(lambda array: array * 1.5, detector.model)
+    other = onnx.convert(dataclasses.replace(detector, model=heads), None)
     monkeypatch.setattr(onnx, "convert", lambda *_: other)
     with pytest.raises(InputError, match=r"ONNX Runtime differs by .* of images"):
         onnx.write(detector, None, examples(texture(0)[None]), tmp_path / "grid.onnx")

@@ -36,13 +36,14 @@ def claims(plan: Plan, found: Sequence[Cell]) -> list[Claim]:
     Both directions beat one at a level (case 2 and 1); all levels beat each alone (8 and 2 to 4);
     pretrained networks beat random ones by more than `WIDE_MARGIN` (8 and 9).
     """
-    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
-    pairs = {n: plan.configs[c.run].networks for n, c in plan.cases.items()}
+    cases = plan.mapping_cases
+    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in cases.items()}
+    pairs = {n: plan.configs[c.run].networks for n, c in cases.items()}
     comparisons = []
-    for name, case in plan.cases.items():
+    for name, case in cases.items():
         if one[name] or not pairs[name].pretrained:
             continue
-        alike = [n for n in plan.cases if pairs[n] == pairs[name]]
+        alike = [n for n in cases if pairs[n] == pairs[name]]
         ways = [n for n in alike if one[n] and plan.cases[n].levels == case.levels]
         comparisons.append(Comparison("both directions beat one", name, ways))
         if len(case.levels) < 2 or not plan.is_whole(name):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from pfm_jax.config import to_dict
 from pfm_jax.metrics import NAMES
-from pfm_jax.sweeps.plan import Case, Plan
+from pfm_jax.sweeps.plan import Plan
 from pfm_jax.sweeps.report.tables import Table, case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, over_categories, over_seeds
 
@@ -62,21 +61,13 @@ def cases(plan: Plan) -> Table:
 
 def _settings(plan: Plan) -> dict[str, str]:
     """Case -> the settings of its recipe that are not the same in all recipes of the sweep."""
-    flat = {name: _flat("", _recipe(plan, case)) for name, case in plan.cases.items()}
+    flat = {case: _flat("", to_dict(plan.recipe(case))) for case in plan.cases}
     keys = dict.fromkeys(key for one in flat.values() for key in one if key != "name")
     differing = [k for k in keys if len({repr(one.get(k)) for one in flat.values()}) > 1]
     return {
         name: ", ".join(f"{k}={own[k]}" for k in differing if k in own)
         for name, own in flat.items()
     }
-
-
-def _recipe(plan: Plan, case: Case) -> dict[str, Any]:
-    """Recipe of the run that measures a case, with the case's levels only."""
-    config = plan.configs[case.run]
-    latent = {level: config.mapping.latent[level] for level in case.levels}
-    mapping = dataclasses.replace(config.mapping, latent=latent)
-    return to_dict(dataclasses.replace(config, mapping=mapping))
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def html(
 def _featured(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
     """Finished cells of the featured case.
 
-    It is pretrained if possible, with the most directions, then levels, then finished cells.
+    It is of the mapping and pretrained if possible, with the most directions, then levels, then
+    finished cells.
     """
 
     def rank(case: str) -> tuple[int, int, int, int]:
@@ -83,7 +84,9 @@ def _featured(plan: Plan, found: Sequence[Cell]) -> list[Cell]:
         done = sum(cell.metrics is not None for cell in tables.case_cells(found, case))
         whole = plan.is_whole(case)
         directions = len(config.mapping.directions)
-        return int(config.networks.pretrained and whole and done > 0), directions, len(levels), done
+        mapped = config.baseline is None or not plan.mapping_cases
+        first = config.networks.pretrained and whole and done > 0 and mapped
+        return int(first), directions, len(levels), done
 
     return [c for c in tables.case_cells(found, max(plan.cases, key=rank)) if c.metrics]
 

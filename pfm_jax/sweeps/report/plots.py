@@ -143,11 +143,12 @@ def learning_curves(cells: Sequence[Cell]) -> Plot | None:
 def figure_cases(plan: Plan) -> dict[str, list[str]]:
     """Title of each figure 7 to 9 -> the cases that it compares, by pair of networks."""
     pairs: dict[str, list[str]] = {}
-    for name, case in plan.cases.items():
+    cases = plan.mapping_cases
+    for name, case in cases.items():
         networks = plan.configs[case.run].networks
         if networks.pretrained:
             pairs.setdefault(f"{networks.source}, {networks.target}", []).append(name)
-    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in plan.cases.items()}
+    one = {n: len(plan.configs[c.run].mapping.directions) == 1 for n, c in cases.items()}
     found: dict[str, list[str]] = {}
     for pair, names in pairs.items():
         ways = [n for n in names if one[n]]
@@ -158,7 +159,7 @@ def figure_cases(plan: Plan) -> dict[str, list[str]]:
         by_levels = {plan.cases[n].levels: n for n in names if not one[n]}
         if len(by_levels) > 1:
             found[f"Figure 8: levels ({pair})"] = list(by_levels.values())
-    whole = {plan.cases[n]: n for n in plan.cases if plan.is_whole(n) and not one[n]}
+    whole = {case: n for n, case in cases.items() if plan.is_whole(n) and not one[n]}
     if len(whole) > 1:
         found["Figure 9: networks, and random weights"] = list(whole.values())
     return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pfm_jax.config import DIRECTIONS
+from pfm_jax.config import DIRECTIONS, Config
 from pfm_jax.metrics import NAMES, PAPER_METRICS
 from pfm_jax.sweeps.plan import Case, Plan, read_json
 from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
@@ -16,6 +16,8 @@ from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
 from pfm_jax.types import LEVELS
 
 MISSING = "missing"
+TITLES = {"spade": "SPADE", "patchcore": "PatchCore", "padim": "PaDiM", "cnn_dict": "CNN_Dict"}
+"""Name of a baseline -> as papers write it."""
 MVTEC_CATEGORIES = 15
 
 
@@ -57,15 +59,21 @@ def describe(plan: Plan, case: str) -> str:
     """One-line description of a case: directions, networks, levels."""
     levels, config = plan.cases[case].levels, plan.configs[plan.cases[case].run]
     networks = config.networks
+    if config.baseline is not None:
+        return f"{TITLES[config.baseline.method]}, {networks.source}{_limits(config)}"
     pair = f"{networks.source} and {networks.target}"
-    if not networks.pretrained:
-        pair += ", random weights"
+    pair += _limits(config)
     kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
-    if shots := config.data.shots:
-        pair += f", {shots} {'shot' if shots == 1 else 'shots'}"
     if levels == LEVELS and kind == "B-PFM":
         return f"MB-PFM, {pair}"
     return f"{kind}, {pair}, {', '.join(levels)}"
+
+
+def _limits(config: Config) -> str:
+    """Words for a case that has random weights or few images."""
+    shots = config.data.shots
+    random = "" if config.networks.pretrained else ", random weights"
+    return random + (f", {shots} {'shot' if shots == 1 else 'shots'}" if shots else "")
 
 
 def called(plan: Plan, case: str) -> str:

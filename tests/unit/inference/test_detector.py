@@ -144,7 +144,7 @@ def test_without_frozen_weights_it_wants_the_same_ones(
     detector.save(path, networks=False)
     arrays, about = array_file.read(path)
     assert about["networks"] is None
-    assert {name.split("/")[0] for name in arrays} == {"heads", "normal_scores"}
+    assert {name.split("/")[0] for name in arrays} == {"model", "normal_scores"}
     loaded = Detector.load(path, sources.weights_dir)
     assert loaded.fingerprint == detector.fingerprint
     images = np.stack([texture(seed) for seed in range(3)])
@@ -163,7 +163,7 @@ def test_without_frozen_weights_it_wants_the_same_ones(
 
 def test_it_is_frozen_and_a_pytree_of_arrays(detector: Detector) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        detector.heads = {}  # type: ignore[misc]
+        detector.model = {}  # type: ignore[misc]
     leaves, structure = jax.tree.flatten(detector)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
     same = jax.tree.unflatten(structure, leaves)
@@ -175,8 +175,8 @@ def test_it_is_frozen_and_a_pytree_of_arrays(detector: Detector) -> None:
 
 
 def test_a_score_that_is_not_finite_names_the_image(detector: Detector) -> None:
-    heads = jax.tree.map(lambda x: x * np.nan, detector.heads["conv3_x"])
-    broken = dataclasses.replace(detector, heads={**detector.heads, "conv3_x": heads})
+    heads = jax.tree.map(lambda x: x * np.nan, detector.model["conv3_x"])
+    broken = dataclasses.replace(detector, model={**detector.model, "conv3_x": heads})
     with pytest.raises(InputError, match=r"images\[0\]: its score is not finite"):
         broken.score(texture(0)[None])
 

@@ -1,0 +1,102 @@
+"""Settings of the methods that others would use instead of mapping, a class each.
+
+`Config.baseline` holds one of them. Each sees one frozen network, `networks.source`. Fields of
+whole numbers are positive, and fractions above 0 and up to 1.
+"""
+
+import dataclasses
+
+from pfm_jax.types import LEVELS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spade:
+    """Nearest images, then nearest positions in them (Cohen and Hoshen, 2020).
+
+    Attributes:
+        stages: whose features a position has, from fine to coarse; the first's positions are
+            those of the map, the others are repeated there.
+        pooled: the stage whose mean finds the nearest images.
+        neighbours: how many are found, at most: K in their paper.
+    """
+
+    method: str = dataclasses.field(default="spade", init=False)
+    stages: tuple[str, ...] = LEVELS
+    pooled: str = LEVELS[-1]
+    neighbours: int = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PatchCore:
+    """Nearest neighbours in a coreset of positions (Roth et al., 2022).
+
+    Attributes:
+        stages: whose features a position has, from fine to coarse; the first's positions are
+            those of the map, the others are interpolated there.
+        channels: that each stage is averaged to.
+        coreset: fraction of the positions that is kept.
+        most_positions: of more, as many are drawn at random before the coreset is chosen.
+        projection: dimensions of the random projection that the coreset is chosen in.
+        neighbours: of the nearest kept position, by which an image's score is weighted: b in their
+            paper.
+        recall: of the nearest neighbour; below 1, `jax.lax.approx_min_k` searches for it.
+    """
+
+    method: str = dataclasses.field(default="patchcore", init=False)
+    stages: tuple[str, ...] = LEVELS[1:]
+    channels: int = 512
+    coreset: float = 0.01
+    most_positions: int = 250_000
+    projection: int = 128
+    neighbours: int = 9
+    recall: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Padim:
+    """A Gaussian of the features at each position (Defard et al., 2021).
+
+    Attributes:
+        stages: whose features a position has, from fine to coarse; the first's positions are
+            those of the map, the others are repeated there.
+        channels: drawn at random of all of them.
+        ridge: added to the diagonal of the covariances.
+    """
+
+    method: str = dataclasses.field(default="padim", init=False)
+    stages: tuple[str, ...] = LEVELS
+    channels: int = 100
+    ridge: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CnnDict:
+    """Distance to a dictionary of patches (Napoletano et al., 2018).
+
+    Attributes:
+        stages: the one whose mean over a patch is its feature.
+        patch: side of a patch, in pixels; the network sees each by itself.
+        stride: from one patch to the next, in pixels; divides the image's side.
+        variance: fraction that the principal components keep.
+        words: of the dictionary, by k-means.
+        neighbours: nearest words whose mean distance scores a patch.
+    """
+
+    method: str = dataclasses.field(default="cnn_dict", init=False)
+    stages: tuple[str, ...] = LEVELS[-1:]
+    patch: int = 16
+    stride: int = 8
+    variance: float = 0.95
+    words: int = 500
+    neighbours: int = 5
+
+
+Baseline = Spade | PatchCore | Padim | CnnDict
+
+KINDS: dict[str, type[Baseline]] = {
+    "spade": Spade,
+    "patchcore": PatchCore,
+    "padim": Padim,
+    "cnn_dict": CnnDict,
+}
+"""Name of a method, which is also a field of its settings -> their class."""
