@@ -64,22 +64,19 @@ def _to_nearest(
     finest = features[stages[0]].shape[:2]
 
     def in_image(least: Array, image: Array) -> tuple[Array, None]:
-        total = jnp.zeros(())
+        total = jnp.zeros((1, 1, 1, 1))
         for stage in stages[::-1]:
             own, other = features[stage], memory[stage][image].astype(jnp.float32)
-            height, width, channels = own.shape
-            rows = (x.reshape(-1, channels) for x in (own, other))
-            distances = squared_distances(*rows).reshape(height, width, height, width)
-            total = _at(total, (height, width)) + distances
+            pairs = squared_distances(*(x.reshape(-1, x.shape[-1]) for x in (own, other)))
+            total = _plus(pairs.reshape(*own.shape[:2], *own.shape[:2]), total)
         return jnp.minimum(least, total.min((2, 3))), None
 
     return lax.scan(in_image, jnp.full(finest, jnp.inf), near)[0]
 
 
-def _at(distances: Array, grid: tuple[int, int]) -> Array:
-    """Distances `[h, w, h, w]` of pairs of positions at a finer grid, repeated."""
-    if not distances.ndim:
-        return distances
-    for axis, length in enumerate((*grid, *grid)):
-        distances = distances.repeat(length // distances.shape[axis], axis)
-    return distances
+def _plus(fine: Array, coarse: Array) -> Array:
+    """Adds distances `[h, w, h, w]` of pairs of positions at a coarser grid to those at a finer."""
+    parts = (
+        n for own, few in zip(fine.shape, coarse.shape, strict=True) for n in (few, own // few)
+    )
+    return (fine.reshape(*parts) + jnp.expand_dims(coarse, (1, 3, 5, 7))).reshape(fine.shape)
