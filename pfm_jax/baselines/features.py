@@ -59,6 +59,11 @@ def collected(
     return found
 
 
+def of_length(array: Array, length: float) -> Array:
+    """As many rows of an array as `length`, rounded, over and over."""
+    return jnp.take(array, jnp.arange(round(length)) % len(array), 0)
+
+
 def repeated(pyramid: FeaturePyramid, stages: Sequence[str]) -> Float[Array, "B h w C"]:
     """Concatenates stages at the grid of the first, the positions of the others repeated."""
     grid = pyramid[stages[0]].shape[1:3]

@@ -14,7 +14,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Key
 
 from pfm_jax.backbones.networks import Network
-from pfm_jax.baselines.features import Found, Memory, collected
+from pfm_jax.baselines.features import Found, Memory, collected, of_length
 from pfm_jax.baselines.nearest import nearest, squared_distances
 from pfm_jax.methods import PatchCore
 from pfm_jax.model.features import activations
@@ -43,6 +43,12 @@ def fit(
     projected = jnp.dot(vectors, jax.random.normal(project, shape), precision="highest")
     chosen = coreset(projected, jax.random.randint(first, (), 0, len(vectors)), count)
     return {"vectors": jnp.asarray(vectors[np.asarray(chosen)])}
+
+
+def grown(memory: Memory, method: PatchCore, times: float) -> Memory:
+    """Copies of the coreset, as of `times` as many images."""
+    vectors, most = memory["vectors"], method.coreset * method.most_positions
+    return {"vectors": of_length(vectors, min(times * len(vectors), most))}
 
 
 def maps(network: Network, memory: Memory, images: Array, method: PatchCore) -> Found:

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float, Key
 
 from pfm_jax.backbones.networks import Network
-from pfm_jax.baselines.features import Found, Memory, collected
+from pfm_jax.baselines.features import Found, Memory, collected, of_length
 from pfm_jax.baselines.nearest import nearest, squared_distances
 from pfm_jax.methods import Spade
 from pfm_jax.model.features import activations
@@ -34,6 +34,12 @@ def _kept(network: Network, images: Array, method: Spade) -> Memory:
     pyramid = activations(network, images)
     stages = {stage: pyramid[stage].astype(jnp.float16) for stage in method.stages}
     return {POOLED: pyramid[method.pooled].mean((1, 2)), **stages}
+
+
+def grown(memory: Memory, method: Spade, times: float) -> Memory:
+    """Copies of everything, as of `times` as many images."""
+    del method
+    return {name: of_length(array, times * len(array)) for name, array in memory.items()}
 
 
 def maps(network: Network, memory: Memory, images: Array, method: Spade) -> Found:

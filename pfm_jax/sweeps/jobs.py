@@ -6,7 +6,7 @@ training images (unless shots of them are drawn, seed by seed).
     WORKDIR/sweep.json                          the plan
     WORKDIR/RUN/seed_N/CATEGORY/                a run folder, or failed.json with the reason
     WORKDIR/logs/RUN/CATEGORY/log.txt           the log of a job
-    WORKDIR/speed/CASE.json                     images per second, memory
+    WORKDIR/speed/CASE.json                     see `sweeps.speed`
 """
 
 from __future__ import annotations
@@ -15,26 +15,20 @@ import dataclasses
 import functools
 import json
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import to_dict
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.inference.detector import Detector, Record, assemble, score_batch
-from pfm_jax.model import heads, tiles
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import fold
+from pfm_jax.model import tiles
 from pfm_jax.runs import record
 from pfm_jax.runs.features import CachedFeatures
 from pfm_jax.runs.partition import partition
 from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.train import train_together
+from pfm_jax.sweeps import speed
 from pfm_jax.sweeps.plan import Job, Plan, read_json, tells_what_is_done
 from pfm_jax.system import files, mirror
 from pfm_jax.training import cache
@@ -84,10 +78,10 @@ def run_job(plan: Plan, job: Job, sources: Sources, workdir: str | Path) -> None
     A failed run records its reason and does not stop the others.
     """
     with mirror.local_folder(workdir, tells_what_is_done, read_only=True) as folder:
-        todo, speeds = unfinished(plan, job, folder), _unmeasured_speeds(plan, job, folder)
+        todo, speeds = unfinished(plan, job, folder), speed.unmeasured(plan, job, folder)
     if not todo and not speeds:
         return
-    needed = {*todo, *((plan.cases[case].run, plan.seeds[0]) for case in speeds)}
+    needed = {*todo, *(speed.needed_run(plan, case) for case in speeds)}
     runs = [f"{run}/seed_{seed}/{job.category}/" for run, seed in needed]
     own = (*runs, f"logs/{job.name}/")
     with mirror.local_folder(workdir, lambda name: name.startswith(own)) as folder:
@@ -132,7 +126,7 @@ def _run_job(
             for together in partition(runs, networks):
                 _train(together, networks, shared, workdir)
     for case in speeds:
-        measure_speed(plan, case, networks, workdir)
+        speed.measure(plan, case, networks, workdir)
 
 
 def _train(
@@ -150,46 +144,3 @@ def _train(
         return
     for run in runs:
         (run.folder / "failed.json").unlink(missing_ok=True)
-
-
-def _unmeasured_speeds(plan: Plan, job: Job, workdir: Path) -> list[str]:
-    """Cases of a job without a speed measurement, which is taken on the first category only."""
-    names = [name for name, case in plan.cases.items() if case.run in job.runs]
-    missing = [name for name in names if not (workdir / "speed" / f"{name}.json").is_file()]
-    return missing if job.category == plan.categories[0] else []
-
-
-def _detector(plan: Plan, case: str, networks: Networks, workdir: Path) -> Detector | None:
-    """A detector as fast as any of a case: heads before training, or a fitted baseline, None if its
-    run failed."""
-    config = plan.recipe(case)
-    if config.baseline is None:
-        channels = feature_channels(networks, config.levels)
-        fresh = heads.init(jax.random.key(0), channels, config.mapping)
-        return assemble(networks, fold(fresh), Record(config))
-    path = _first_folder(plan, plan.cases[case].run, workdir) / record.DETECTOR
-    return Detector.load(path, networks=networks) if path.is_file() else None
-
-
-def _first_folder(plan: Plan, run: str, workdir: Path) -> Path:
-    return plan.folder(workdir, run, plan.seeds[0], plan.categories[0])
-
-
-def measure_speed(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
-    """Measures a case's images per second at batch size 1, from pixels to map (Table VI), and the
-    memory of that program, weights included.
-    """
-    if (detector := _detector(plan, case, networks, workdir)) is None:
-        return
-    side = detector.config.data.image_size
-    image, seconds = np.zeros((1, side, side, 3), np.uint8), []
-    score = score_batch.lower(detector, image).compile()
-    memory = score.memory_analysis()  # None where the device does not tell
-    kinds = ("argument", "temp", "output")
-    nbytes = memory and sum(getattr(memory, f"{kind}_size_in_bytes") for kind in kinds)
-    for _ in range(6):
-        start = time.perf_counter()
-        score(detector, image).fused.block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    speed = {"images_per_second": 1 / float(np.median(seconds[1:])), "bytes": nbytes}
-    _write_json(workdir / "speed" / f"{case}.json", speed)

@@ -20,7 +20,7 @@ from pfm_jax.runs.fit import fit
 from pfm_jax.runs.run import load_detector
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps import jobs as sweep
-from pfm_jax.sweeps import results
+from pfm_jax.sweeps import results, speed
 from pfm_jax.sweeps.plan import jobs, make_plan, replaced
 from pfm_jax.sweeps.report import page
 from pfm_jax.types import InputError, Sources
@@ -132,9 +132,11 @@ def test_a_sweep_has_baselines_beside_the_mapping(sources: Sources, tmp_path: Pa
     assert [cell.case for cell in found if cell.metrics] == ["mapping", "patchcore", "padim"]
     report = page.write(tmp_path).read_text()
     assert "PatchCore, resnet18" in report
-    for case in plan.cases:
-        speed = json.loads((tmp_path / "speed" / f"{case}.json").read_text())
-        assert speed["images_per_second"] > 0
+    assert "against the number of training images" in report
+    rates = {case: speed.read(tmp_path, case) for case in plan.cases}
+    assert all(rate and rate.images_per_second > 0 for rate in rates.values())
+    depends = {case: rate and [*rate.by_images] for case, rate in rates.items()}
+    assert depends == {"mapping": [], "patchcore": [*speed.SIZES], "padim": []}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.ticker import LogFormatter
 
+from pfm_jax.sweeps import speed
 from pfm_jax.sweeps.plan import Plan, read_json
 from pfm_jax.sweeps.report import plots
 from pfm_jax.sweeps.report.plots import Plot
@@ -38,12 +39,12 @@ def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
         cells = case_cells(found, case)
         done = [read_json(c.folder / "metrics.json") for c in cells if c.metrics]
         spent = [metrics["seconds"]["train"] for metrics in done]
-        scoring = read_json(workdir / "speed" / f"{case}.json")
+        scoring = speed.read(workdir, case)
         measured[case] = Cost(
             over_categories(cells, "image_auroc"),
             sum(spent) / len(spent) if spent else None,
-            1000 / scoring["images_per_second"] if scoring else None,
-            scoring["bytes"] / 2**20 if scoring and scoring["bytes"] else None,
+            1000 / scoring.images_per_second if scoring else None,
+            scoring.bytes / 2**20 if scoring and scoring.bytes else None,
         )
     return measured
 
@@ -90,3 +91,28 @@ def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot("Image AUROC against milliseconds per image", plots.svg(figure), "; ".join(words))
+
+
+def growth(plan: Plan, workdir: Path) -> Plot | None:
+    """Plots images per second against the number of training images; None where no case depends on
+    it. The others are drawn level."""
+    measured = {case: speed.read(workdir, case) for case in plan.cases}
+    known = {case: found for case, found in measured.items() if found}
+    if not any(found.by_images for found in known.values()):
+        return None
+    figure = plots.make_figure(3.0 + 0.18 * len(known))
+    axis, words = figure.subplots(), []
+    for index, (case, found) in enumerate(known.items()):
+        rates = found.by_images or dict.fromkeys(speed.SIZES, found.images_per_second)
+        colour, marker = plots.COLOURS[index % 8], plots.MARKERS[index % 8]
+        name = called(plan, case)
+        axis.plot(list(rates), list(rates.values()), color=colour, marker=marker, label=name)
+        shown = ", ".join(f"{rate:.2g} with {count}" for count, rate in rates.items())
+        words.append(f"{name}: {shown}")
+    axis.set(xscale="log", yscale="log", xlabel="training images", ylabel="images per second")
+    axis.set_xticks(speed.SIZES, map(str, speed.SIZES))
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    title = "Images per second, one at a time, against the number of training images"
+    return Plot(title, plots.svg(figure), "; ".join(words))

@@ -8,7 +8,7 @@ from typing import Any
 from pfm_jax.config import to_dict
 from pfm_jax.metrics import NAMES
 from pfm_jax.sweeps.plan import Plan
-from pfm_jax.sweeps.report.tables import Table, case_cells, describe, percent
+from pfm_jax.sweeps.report.tables import Table, best_of_rows, case_cells, describe, percent
 from pfm_jax.sweeps.results import Cell, over_categories, over_seeds
 
 
@@ -27,14 +27,6 @@ def _of_metric(plan: Plan, found: Sequence[Cell], metric: str) -> Table:
     ]
     if several:
         spreads.append([over_categories(case_cells(found, case), metric) for case in plan.cases])
-    best = set()
-    for row, own in enumerate(spreads):
-        known = [spread.mean for spread in own if spread]
-        best |= {
-            (row, 1 + column)
-            for column, spread in enumerate(own)
-            if spread and min(known) < max(known) == spread.mean
-        }
     return Table(
         name=f"results_{metric}",
         title=NAMES[metric],
@@ -42,7 +34,7 @@ def _of_metric(plan: Plan, found: Sequence[Cell], metric: str) -> Table:
         header=["category", *plan.cases],
         published=set(),
         rows=[[name, *map(percent, own)] for name, own in zip(names, spreads, strict=True)],
-        best=frozenset(best),
+        best=best_of_rows(spreads),
     )
 
 

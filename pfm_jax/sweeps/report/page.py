@@ -34,8 +34,9 @@ def write(workdir: Path) -> Path:
     for table in (*ours, *papers):
         files.write(workdir / f"{table.name}.csv", table.to_csv().encode())
     files.write(workdir / "cells.csv", tables.cells_csv(found).encode())
+    drawn = list(filter(None, (cost.plot(plan, costs), cost.growth(plan, workdir))))
     target = workdir / "report.html"
-    files.write(target, html(plan, found, ours, papers, cost.plot(plan, costs)).encode())
+    files.write(target, html(plan, found, ours, papers, drawn).encode())
     return target
 
 
@@ -44,7 +45,7 @@ def html(
     found: Sequence[Cell],
     ours: Sequence[tables.Table],
     papers: Sequence[tables.Table],
-    cost_plot: plots.Plot | None,
+    cost_plots: Sequence[plots.Plot],
 ) -> str:
     """Renders the report as HTML."""
     environment = jinja2.Environment(
@@ -64,7 +65,7 @@ def html(
         ours=ours,
         papers=papers,
         claims=claims.claims(plan, found),
-        cost_plot=cost_plot,
+        cost_plots=cost_plots,
         figures=_figures(plan, found),
         gallery=dict(_gallery(plan, cell) for cell in first),
         histograms=list(filter(None, map(plots.scores, first))),

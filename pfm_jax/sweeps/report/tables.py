@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from pfm_jax.config import DIRECTIONS, Config
 from pfm_jax.metrics import NAMES, PAPER_METRICS
-from pfm_jax.sweeps.plan import Case, Plan, read_json
+from pfm_jax.sweeps import speed
+from pfm_jax.sweeps.plan import Case, Plan
 from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
 from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
 from pfm_jax.types import LEVELS
@@ -53,6 +54,19 @@ def percent(spread: Spread | None) -> str:
         return MISSING
     deviation = "" if spread.count == 1 else f" ± {100 * spread.deviation:.1f}"
     return f"{100 * spread.mean:.1f}{deviation} ({spread.count})"
+
+
+def best_of_rows(spreads: Sequence[Sequence[Spread | None]]) -> frozenset[tuple[int, int]]:
+    """Row and column of the best of each row whose entries differ, after the row's name."""
+    best = set()
+    for row, own in enumerate(spreads):
+        known = [spread.mean for spread in own if spread]
+        best |= {
+            (row, 1 + column)
+            for column, spread in enumerate(own)
+            if spread and min(known) < max(known) == spread.mean
+        }
+    return frozenset(best)
 
 
 def describe(plan: Plan, case: str) -> str:
@@ -100,15 +114,17 @@ def case_cells(found: Sequence[Cell], case: str, category: str | None = None) ->
 
 def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table:
     """Table III, IV or V, of the categories that the sweep has too."""
-    ours, rows = comparable_cases(plan), []
+    ours, rows, spreads = comparable_cases(plan), [], []
     known = _published_categories(plan, published)
     for category in known:
         cells = [over_seeds(case_cells(found, case, category), published.metric) for case in ours]
         rows.append([category, *map(percent, cells), *_published(published, [category])])
+        spreads.append(cells)
     same = [cell for cell in found if cell.category in known]
     means = [over_categories(case_cells(same, case), published.metric) for case in ours]
     rows.append([f"mean of {len(known)}", *map(percent, means), *_published(published, known)])
-    header = ["category", *(f"ours: {called(plan, case)}" for case in ours)]
+    spreads.append(means)
+    header = ["category", *(f"measured: {called(plan, case)}" for case in ours)]
     header += _papers_first(published.methods)
     return Table(
         name=f"table_{published.number.lower()}_{published.metric}",
@@ -120,6 +136,7 @@ def comparison(plan: Plan, found: Sequence[Cell], published: Published) -> Table
         header=header,
         published=set(range(1 + len(ours), len(header))),
         rows=rows,
+        best=best_of_rows(spreads),
     )
 
 
@@ -171,12 +188,12 @@ def _ablation(case: str) -> tuple[float, float, float] | None:
     return ABLATION.get(int(number)) if number.isdecimal() else None
 
 
-def speed(plan: Plan, workdir: Path) -> Table:
+def speeds(plan: Plan, workdir: Path) -> Table:
     """Table VI: images per second."""
     rows = []
     for case in plan.cases:
-        found = read_json(workdir / "speed" / f"{case}.json")
-        value = f"{found['images_per_second']:.1f}" if found else MISSING
+        found = speed.read(workdir, case)
+        value = f"{found.images_per_second:.3g}" if found else MISSING
         rows.append([called(plan, case), value, "-"])
     rows += [[f"{name} (published)", "-", str(rate)] for name, rate in IMAGES_PER_SECOND.items()]
     return Table(
@@ -197,8 +214,8 @@ def papers_tables(plan: Plan, found: Sequence[Cell], workdir: Path) -> list[Tabl
         if comparable_cases(plan) and _published_categories(plan, published)
     ]
     ablations = [ablation(plan, found)] if any(map(_ablation, plan.cases)) else []
-    speeds = [speed(plan, workdir)] if comparisons or ablations else []
-    return [*comparisons, *speeds, *ablations]
+    rates = [speeds(plan, workdir)] if comparisons or ablations else []
+    return [*comparisons, *rates, *ablations]
 
 
 def cells_csv(found: Sequence[Cell]) -> str:

@@ -129,6 +129,19 @@ def test_patchcore_draws_from_too_many_positions_and_says_so(
     assert "100 of 320 positions" in caplog.text
 
 
+def test_memories_grow_as_those_of_more_images(network: Network) -> None:
+    """As large, for twice the images, as what is fitted to them; a coreset no larger than allowed."""
+    method = PatchCore(channels=8, coreset=0.1, most_positions=500)
+    twice = np.concatenate([NORMAL, NORMAL])
+    for room, settings in ((spade, Spade()), (patchcore, method)):
+        one, two = (
+            room.fit(network, examples(images), SIZE, settings, KEY) for images in (NORMAL, twice)
+        )
+        grown = room.grown(one, settings, 2.0)
+        assert {k: v.shape for k, v in grown.items()} == {k: v.shape for k, v in two.items()}
+    assert len(patchcore.grown(one, method, 100.0)["vectors"]) == 50
+
+
 def test_padim_is_a_mahalanobis_distance(network: Network) -> None:
     method = Padim(channels=12)
     memory = padim.fit(network, examples(NORMAL), SIZE, method, KEY)

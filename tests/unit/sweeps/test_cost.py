@@ -30,7 +30,10 @@ def test_cost_of_a_case(plan: Plan, tmp_path: Path) -> None:
         seconds = {"features": 1.0, "train": 10.0 * number, "evaluate": 99.0}
         metrics = {"image_auroc": auroc, "seconds": seconds}
         write(plan.folder(tmp_path, "whole", seed, category) / "metrics.json", metrics)
-    write(tmp_path / "speed" / "whole.json", {"images_per_second": 40.0, "bytes": 3 * 2**20})
+    write(
+        tmp_path / "speed" / "whole.json",
+        {"images_per_second": 40.0, "bytes": 3 * 2**20, "by_images": {}},
+    )
     found = cost.costs(plan, results.cells(plan, tmp_path), tmp_path)
     whole = found["whole"]
     assert whole.accuracy is not None
