@@ -91,12 +91,30 @@ class CnnDict:
     neighbours: int = 5
 
 
-Baseline = Spade | PatchCore | Padim | CnnDict
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stfpm:
+    """A student ResNet18 that learns the teacher's features (Wang et al., 2021).
+
+    Attributes:
+        stages: of the teacher, a ResNet18 or ResNet34, that are learnt.
+    """
+
+    method: str = dataclasses.field(default="stfpm", init=False)
+    stages: tuple[str, ...] = LEVELS
+
+
+Baseline = Spade | PatchCore | Padim | CnnDict | Stfpm
+Trained = Stfpm
+"""Methods that are trained on whole images, by `Config.train`; the others are fitted at once."""
+
+IMAGES = "images"
+"""The one level of methods that are trained on whole images."""
 
 KINDS: dict[str, type[Baseline]] = {
     "spade": Spade,
     "patchcore": PatchCore,
     "padim": Padim,
     "cnn_dict": CnnDict,
+    "stfpm": Stfpm,
 }
 """Name of a method, which is also a field of its settings -> their class."""

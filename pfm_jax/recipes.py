@@ -18,7 +18,7 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
-from pfm_jax.methods import Baseline, CnnDict
+from pfm_jax.methods import IMAGES, Baseline, CnnDict, Stfpm, Trained
 from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
@@ -72,7 +72,7 @@ def validate(config: Config) -> None:
     else:
         _check_baseline(config, config.baseline)
     _check_data(config.data, _stride(config))
-    _check_train(config.train, config.mapped)
+    _check_train(config.train, (IMAGES,) if isinstance(config.baseline, Trained) else config.mapped)
     _check_scoring(config.scoring)
 
 
@@ -112,6 +112,12 @@ def _check_baseline(config: Config, method: Baseline) -> None:
         config.data.tile_size,
         "0: a baseline has no tiles",
     )
+    if isinstance(method, Trained):
+        sampling = config.train.sampling
+        _check(sampling == IMAGES, "train.sampling", sampling, f"{IMAGES!r}, of a trained baseline")
+    if isinstance(method, Stfpm):
+        alike = names.source in ("resnet18", "resnet34")
+        _check(alike, "networks.source", names.source, "resnet18 or resnet34, as the student is")
     if isinstance(method, CnnDict):
         fits = config.data.image_size % method.stride == 0 and method.stride <= method.patch
         wanted = f"at most baseline.patch, a divisor of data.image_size={config.data.image_size}"
@@ -151,7 +157,7 @@ def _check_train(train: TrainConfig, levels: tuple[str, ...]) -> None:
     _check(train.precision in PRECISIONS, "train.precision", train.precision, _one(PRECISIONS))
     for field in ("batch_size", "steps", "epochs", "checkpoint_every"):
         _check(getattr(train, field) > 0, f"train.{field}", getattr(train, field), "positive")
-    for field in ("positions", "learning_rate"):
+    for field in ("learning_rate", *("positions",) * (train.sampling == "positions")):
         values = getattr(train, field)
         _check(set(levels) <= set(values), f"train.{field}", values, "given for every level")
         positive = all(0 < v < math.inf for v in values.values())

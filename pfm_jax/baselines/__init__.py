@@ -1,51 +1,77 @@
-"""The methods that others would use, behind the two functions that a detector needs.
+"""The methods that others would use, behind the functions that a detector needs.
 
-A method is one file: its `fit` turns normal images into arrays by name, and depends on them, its
-settings and a key alone; its `maps` turns those arrays and new images into anomaly maps.
+A method is one file. Its `maps` turns what it keeps of normal images, arrays by name, and new
+images into anomaly maps. What it keeps is made by `fit`, which depends on the images, its settings
+and a key alone; or learnt on whole images, in the loop of the heads: then it has an `objective` and
+`targets`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax import Array
 from jaxtyping import Bool, UInt8
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.baselines import cnn_dict, padim, patchcore, spade
+from pfm_jax.baselines import cnn_dict, learned, padim, patchcore, spade, stfpm
 from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.config import Config
 from pfm_jax.methods import Baseline
 from pfm_jax.model import scoring
+from pfm_jax.model.problem import Objective, Problem
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.system import devices
+from pfm_jax.training.cache import FeatureCache
 from pfm_jax.types import Example, Normality, ScoreMaps
 
 
-class Method(NamedTuple):
-    """Functions of a method.
+class Fitted(NamedTuple):
+    """A method that is fitted at once.
 
     Attributes:
-        fit: network, normal images, their size, settings, key -> memory.
         maps: network, memory, images, settings -> `features.Found`.
+        fit: network, normal images, their size, settings, key -> memory.
         grown: memory, settings, how many times as many normal images -> a memory as large as
             theirs, made of copies, to measure speed with; None if its size does not depend on them.
     """
 
-    fit: Callable[..., Memory]
     maps: Callable[..., Found]
+    fit: Callable[..., Memory]
     grown: Callable[..., Memory] | None = None
 
 
-METHODS = {
-    "spade": Method(spade.fit, spade.maps, spade.grown),
-    "patchcore": Method(patchcore.fit, patchcore.maps, patchcore.grown),
-    "padim": Method(padim.fit, padim.maps),
-    "cnn_dict": Method(cnn_dict.fit, cnn_dict.maps),
+class Learnt(NamedTuple):
+    """A method that is trained on whole images.
+
+    Attributes:
+        maps: as of `Fitted`.
+        objective: settings, name of the network, side of the images -> what is learnt.
+        targets: network, images, settings -> what is to be learnt of them `[B, T]`.
+    """
+
+    maps: Callable[..., Found]
+    objective: Callable[..., Objective]
+    targets: Callable[..., Array]
+
+
+FITTED = {
+    "spade": Fitted(spade.maps, spade.fit, spade.grown),
+    "patchcore": Fitted(patchcore.maps, patchcore.fit, patchcore.grown),
+    "padim": Fitted(padim.maps, padim.fit),
+    "cnn_dict": Fitted(cnn_dict.maps, cnn_dict.fit),
 }
+LEARNT = {"stfpm": Learnt(stfpm.maps, stfpm.objective, stfpm.targets)}
 """Name of a method, as in `methods.KINDS` -> its functions."""
+
+
+def settings(config: Config) -> Baseline:
+    """Settings of a recipe's baseline, which it has."""
+    assert config.baseline is not None
+    return config.baseline
 
 
 def fit(networks: Networks, examples: Sequence[Example], config: Config) -> Memory:
@@ -53,35 +79,50 @@ def fit(networks: Networks, examples: Sequence[Example], config: Config) -> Memo
 
     Raises InputError: an image that can't be read, or more features than there is memory for.
     """
-    method, key = config.baseline, jax.random.key(config.seed)
-    assert method is not None
+    method, key = settings(config), jax.random.key(config.seed)
     given = networks.source, examples, config.data.image_size
-    return devices.replicate(METHODS[method.method].fit(*given, method, key))
+    return devices.replicate(FITTED[method.method].fit(*given, method, key))
+
+
+def make_problem(config: Config) -> Problem:
+    """The problem of training the recipe's baseline."""
+    method, side = settings(config), config.data.image_size
+    own = LEARNT[method.method].objective(method, config.networks.source, side)
+    return learned.make_problem(config, own)
+
+
+def build_cache(networks: Networks, examples: Sequence[Example], config: Config) -> FeatureCache:
+    """What the recipe's baseline is trained on; see `learned.build_cache`. Raises InputError."""
+    method = settings(config)
+    targets = LEARNT[method.method].targets
+    of_images = functools.partial(targets, networks.source, method=method)
+    return learned.build_cache(of_images, examples, config.data.image_size)
 
 
 def grows(method: Baseline) -> bool:
     """Whether what a method keeps, and so its speed, depends on the number of normal images."""
-    return METHODS[method.method].grown is not None
+    return method.method in FITTED and FITTED[method.method].grown is not None
 
 
 def grown(memory: Memory, method: Baseline, times: float) -> Memory:
-    """A memory as large as of `times` as many normal images; see `Method.grown`."""
-    copies = METHODS[method.method].grown
+    """A memory as large as of `times` as many normal images; see `Fitted.grown`."""
+    copies = FITTED[method.method].grown
     return copies(memory, method, times) if copies else memory
 
 
 def score(
     networks: Networks,
-    memory: Any,
+    memory: Memory,
     normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
     ignored: Bool[Array, "H W"] | None = None,
 ) -> ScoreMaps:
-    """Scores images by a fitted baseline, which has no levels; as `scoring.score`."""
+    """Scores images by a baseline, which has no levels; as `scoring.score`."""
     images, method = scoring.blanked(images, ignored), spec.baseline
     assert method is not None
-    found = METHODS[method.method].maps(networks.source, memory, images, method)
+    functions = FITTED.get(method.method) or LEARNT[method.method]
+    found = functions.maps(networks.source, memory, images, method)
     whole = {"": scoring.upsample(found.maps, *images.shape[1:3])}
     fused = scoring.fuse(whole, spec.scoring, normality, ignored)
     scores = fused.image_scores if found.image_scores is None else found.image_scores

@@ -34,16 +34,20 @@ class Found(NamedTuple):
 
 
 def collected(
-    of_batch: Callable[[Any], dict[str, Array]], examples: Sequence[Example], size: int
+    of_batch: Callable[[Any], dict[str, Array]],
+    examples: Sequence[Example],
+    size: int,
+    room: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Features of every image of a data set, by name, `[N, ...]` on the host.
+    """Features of every image of a data set, by name, `[N, ...]` on the host, with `room` for more.
 
     `of_batch`, compiled, takes uint8 images `[B, size, size, 3]`. Raises InputError: an image that
     can't be read, or features that don't fit in memory, which is known before any is made.
     """
     one = jax.eval_shape(of_batch, jax.ShapeDtypeStruct((1, size, size, 3), np.uint8))
     count = len(examples)
-    shapes = {k: jax.ShapeDtypeStruct((count, *s.shape[1:]), s.dtype) for k, s in one.items()}
+    rows = max(count, room)
+    shapes = {k: jax.ShapeDtypeStruct((rows, *s.shape[1:]), s.dtype) for k, s in one.items()}
     nbytes, free = devices.tree_bytes(shapes), MEMORY_FRACTION * devices.free_on_host()
     log.info("features of %d images: %.2f GiB on the host", count, nbytes / 2**30)
     if nbytes > free:

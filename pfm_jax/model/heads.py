@@ -26,7 +26,7 @@ from pfm_jax.model.layers import (
     init_layer,
     masked_sum,
 )
-from pfm_jax.types import DIRECTIONS, Batch, Pair, directions, level_number
+from pfm_jax.types import DIRECTIONS, Batch, Pair, Params, directions, level_number
 
 
 @jax.tree_util.register_dataclass
@@ -88,10 +88,10 @@ def _init_head(key: Array, channels: Pair[int], c: int, mapped: tuple[str, ...])
     return Head(encoders, init_dense(shared, 2 * c, c), decoders, expected)
 
 
-def split(heads: Heads) -> tuple[Heads, Heads]:
-    """Splits heads into what gradients train and what they don't: statistics, and what is expected.
+def split(heads: Params) -> tuple[Params, Params]:
+    """Splits parameters into what gradients train, and statistics and what is expected.
 
-    Both have the heads' structure, with None in place of the other's arrays; `merge` undoes it.
+    Both have the same structure, with None in place of the other's arrays; `merge` undoes it.
     """
     others = {GetAttrKey("mean"), GetAttrKey("var"), GetAttrKey("expected")}
     learned, running = (
@@ -103,7 +103,7 @@ def split(heads: Heads) -> tuple[Heads, Heads]:
     return learned, running
 
 
-def merge(learned: Heads, running: Heads) -> Heads:
+def merge(learned: Params, running: Params) -> Params:
     """Inverse of `split`."""
     return jax.tree.map(
         lambda a, b: b if a is None else a, learned, running, is_leaf=lambda node: node is None

@@ -1,7 +1,7 @@
 """The training problem: what follows from a recipe, and a run's extent in the cached features."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,7 +12,20 @@ from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import tiles
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
-from pfm_jax.types import Pair
+from pfm_jax.types import Batch, Pair, Params
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What is learnt in place of heads; hashed by value, as a static argument."""
+
+    def init(self, key: Array) -> Params:
+        """Level -> fresh parameters."""
+        ...
+
+    def loss(self, params: Params, batch: Batch) -> tuple[Array, tuple[dict[str, Array], Params]]:
+        """Sum of the losses; the loss of each level, and the parameters with new statistics."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,12 +37,14 @@ class Problem:
     Attributes:
         train: the recipe of training, its precision resolved for this machine.
         positions: (level, positions of a tile) for each level.
+        objective: what is learnt; None for heads.
     """
 
     mapping: MappingConfig
     train: TrainConfig
     tiles: Tiles
     positions: tuple[tuple[str, int], ...]
+    objective: Objective | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:

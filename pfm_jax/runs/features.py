@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.datasets.lazy import chain
 from pfm_jax.model.problem import Extent, make_extent
+from pfm_jax.runs import learning
 from pfm_jax.runs.programs import lowered
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import compilation
@@ -38,8 +39,10 @@ def extract_features(
     The cache has room for `room` images or more.
     """
     problem = runs[0].problem
+    images = chain([dataset.train for dataset in dict.fromkeys(run.dataset for run in runs)])
+    if problem.objective is not None:
+        return learning.build_cache(runs[0].config, networks, images)
     if features:
         return cache.at_levels(features(), problem.levels)
-    images = chain([dataset.train for dataset in dict.fromkeys(run.dataset for run in runs)])
     with compilation.ahead(lowered(runs, networks, len(images), room)):
-        return cache.build_cache(networks, images, problem.tiles, problem.levels, room=room)
+        return learning.build_cache(runs[0].config, networks, images, room)

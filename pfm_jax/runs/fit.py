@@ -17,14 +17,13 @@ from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import FoldedHeads, fold
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.folded import FoldedHeads
+from pfm_jax.model.problem import make_extent
 from pfm_jax.recipes import validate
+from pfm_jax.runs import learning
 from pfm_jax.system.compilation import keep_programs
-from pfm_jax.training import cache, loop
+from pfm_jax.training import loop
 from pfm_jax.training.checkpoint import versions
-from pfm_jax.training.step import init_state
 from pfm_jax.types import Example
 
 
@@ -67,14 +66,13 @@ def fit(
 
 
 def _model(networks: Networks, train: Sequence[Example], config: Config) -> FoldedHeads | Memory:
-    if config.baseline is not None:
+    if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
-    problem = make_problem(config)
-    extent = make_extent(problem, len(train))
-    rows = cache.build_cache(networks, train, problem.tiles, config.levels)
-    channels = feature_channels(networks, config.levels)
-    (state,), _ = loop.train([init_state(config.seed, channels, problem, extent)], rows, problem)
-    return fold(state.heads)
+    problem = learning.make_problem(config)
+    rows = learning.build_cache(config, networks, train)
+    fresh = learning.fresh_state(config, networks, make_extent(problem, len(train)))
+    (state,), _ = loop.train([fresh], rows, problem)
+    return learning.model_of(state, config)
 
 
 def make_detector(

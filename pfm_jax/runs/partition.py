@@ -26,11 +26,12 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
 
     A run needs memory for three copies of its state, a data set for its features. Runs that train
     together have as many steps. On a CPU only the seeds of one category do: arithmetic is the limit
-    there, and more features in memory gain nothing. Baselines are fitted one by one.
+    there, and more features in memory gain nothing. Baselines run one by one.
     """
-    config, problem = runs[0].config, runs[0].problem
+    config = runs[0].config
     if config.baseline is not None:
         return [[run] for run in runs]
+    problem = runs[0].problem
     free = cache.MEMORY_FRACTION * devices.free_on_device()
     on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
     fresh = jax.eval_shape(lambda: init_state(0, channels, problem, make_extent(problem, 1)))

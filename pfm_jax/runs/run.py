@@ -17,8 +17,8 @@ from pfm_jax.evaluation import proxy
 from pfm_jax.evaluation.evaluate import Combinations, Evaluation, evaluate
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector
-from pfm_jax.model.problem import Problem, make_extent, make_problem
-from pfm_jax.runs import record
+from pfm_jax.model.problem import Problem, make_extent
+from pfm_jax.runs import learning, record
 from pfm_jax.system import devices, files
 from pfm_jax.training.checkpoint import Checkpoints, Provenance, check_same_run, versions
 from pfm_jax.types import Dataset, Example, InputError, Sources
@@ -57,12 +57,12 @@ class RunFolder:
     @property
     def problem(self) -> Problem:
         """The problem that it trains."""
-        return make_problem(self.config)
+        return learning.make_problem(self.config)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run; none of a baseline."""
-        if self.config.baseline is not None:
+        """Steps of the whole run; none of what is fitted at once."""
+        if not learning.is_trained(self.config):
             return 0
         return int(make_extent(self.problem, self.provenance.num_images).total_steps)
 

@@ -16,11 +16,9 @@ import numpy as np
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent
 from pfm_jax.recipes import validate
-from pfm_jax.runs import record
+from pfm_jax.runs import learning, record
 from pfm_jax.runs.baseline import fit_baselines
 from pfm_jax.runs.features import CachedFeatures, extents, extract_features
 from pfm_jax.runs.finish import finish, lock
@@ -31,7 +29,7 @@ from pfm_jax.system import devices, interrupts
 from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import loop
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
-from pfm_jax.training.step import TrainState, init_state
+from pfm_jax.training.step import TrainState
 from pfm_jax.types import InputError, Sources
 
 log = logging.getLogger(__name__)
@@ -102,7 +100,7 @@ def train_together(
 
     Returns folder -> the content of its `metrics.json`.
     """
-    if runs[0].config.baseline is not None:
+    if not learning.is_trained(runs[0].config):
         return fit_baselines(runs, networks, later)
     locks = ExitStack()
     try:
@@ -127,7 +125,7 @@ def train_together(
                 states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
             found: dict[Path, dict[str, Any]] = {}
             for run in runs:
-                model = fold(states[run.folder].heads)
+                model = learning.model_of(states[run.folder], run.config)
                 found |= finish(run, model, networks, later)
             return found
     finally:
@@ -146,9 +144,8 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
     """State of a run: its last checkpoint, or fresh."""
     name, checkpoints = run.provenance.category, run.checkpoints
     assert checkpoints is not None
-    channels = feature_channels(networks, run.config.levels)
     extent = make_extent(run.problem, run.provenance.num_images)
-    state = devices.replicate(init_state(run.config.seed, channels, run.problem, extent))
+    state = devices.replicate(learning.fresh_state(run.config, networks, extent))
     log.info("%s: %d training images", name, run.provenance.num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)

@@ -185,7 +185,7 @@ def train(
                 _save([unstack(group) for group in groups], curves, save)
     runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters
-    if done == total:
+    if done == total and problem.objective is None:
         runs = [[with_expected(state, cache, problem) for state in group] for group in runs]
     _save(runs, curves, save)
     joined = [curve.since(0) for curve in curves]

@@ -29,7 +29,8 @@ class TrainState:
 
     Attributes:
         step: int32, steps done.
-        heads: level -> heads, with BatchNorm's running statistics.
+        heads: level -> heads, with BatchNorm's running statistics; or what the problem's objective
+            has in their place.
         opt_state: of `optimizer`.
         key: uint32 `[2]`, data of the key that is folded into every random choice; never changes.
         extent: the features that it learns from, and for how many steps; never changes.
@@ -69,10 +70,14 @@ def _init(
     seed: Array, extent: Extent, channels: tuple[tuple[str, Pair[int]], ...], problem: Problem
 ) -> TrainState:
     key = jax.random.key(seed)
-    fresh = heads.init(jax.random.fold_in(key, 0), dict(channels), problem.mapping)
+    own = jax.random.fold_in(key, 0)
+    if problem.objective is None:
+        fresh = heads.init(own, dict(channels), problem.mapping)
+    else:
+        fresh = problem.objective.init(own)
     opt_state = optimizer(problem.train).init(heads.split(fresh)[0])
-    own = jax.random.key_data(jax.random.fold_in(key, 1))
-    return TrainState(jnp.int32(0), fresh, opt_state, own, extent)
+    drawn = jax.random.key_data(jax.random.fold_in(key, 1))
+    return TrainState(jnp.int32(0), fresh, opt_state, drawn, extent)
 
 
 def init_state(
@@ -97,8 +102,10 @@ def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState,
     learned, running = heads.split(state.heads)
 
     def loss(learned: Heads) -> tuple[Array, tuple[Losses, Heads]]:
-        dtype = jnp.dtype(train.precision)
-        return heads.loss(heads.merge(learned, running), batch, problem.mapping, dtype)
+        params = heads.merge(learned, running)
+        if problem.objective is not None:
+            return problem.objective.loss(params, batch)
+        return heads.loss(params, batch, problem.mapping, jnp.dtype(train.precision))
 
     grads, (losses, updated) = jax.grad(loss, has_aux=True)(learned)
     updates, opt_state = optimizer(train).update(grads, state.opt_state, learned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ from pfm_jax.config import BASELINE_SCORING, Config, NetworksConfig, SweepConfig
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.inference import artifact, export
 from pfm_jax.inference.detector import Detector
-from pfm_jax.methods import Baseline, CnnDict, Padim, PatchCore, Spade
+from pfm_jax.methods import (
+    IMAGES,
+    Baseline,
+    CnnDict,
+    Padim,
+    PatchCore,
+    Spade,
+    Stfpm,
+    Trained,
+)
 from pfm_jax.recipes import validate
 from pfm_jax.runs.fit import fit
 from pfm_jax.runs.run import load_detector
@@ -23,6 +33,7 @@ from pfm_jax.sweeps import jobs as sweep
 from pfm_jax.sweeps import results, speed
 from pfm_jax.sweeps.plan import jobs, make_plan, replaced
 from pfm_jax.sweeps.report import page
+from pfm_jax.system import interrupts
 from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_sources, small_config, texture
 
@@ -32,13 +43,20 @@ METHODS = (
     PatchCore(channels=16, coreset=0.1),
     Padim(channels=8),
     CnnDict(words=8),
+    Stfpm(stages=("conv2_x", "conv3_x")),
 )
+EPOCHS, BATCH = 5, 4
 NEW = np.stack([texture(seed, 64) for seed in range(5)])
 
 
 def recipe(method: Baseline) -> Config:
     changes = {"baseline": method, "networks": ONE, "scoring": BASELINE_SCORING}
-    return replaced(small_config(), {**changes, "name": method.method, "data.held_out": 0.25})
+    config = replaced(small_config(), {**changes, "name": method.method, "data.held_out": 0.25})
+    if not isinstance(method, Trained):
+        return config
+    how = {"sampling": "images", "epochs": EPOCHS, "batch_size": BATCH, "checkpoint_every": 2}
+    train = {f"train.{name}": value for name, value in how.items()}
+    return replaced(config, {**train, "train.learning_rate": {IMAGES: 1e-3}})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +81,9 @@ def test_a_run_is_what_a_fit_is(
     results = json.loads((folder / "grid" / "metrics.json").read_text())
     assert results["image_auroc"] is not None
     assert results["pro_auc"] is not None
-    assert (results["levels"], results["combinations"], results["step"]) == ({}, {}, 0)
+    assert (results["levels"], results["combinations"]) == ({}, {})
+    batches = -(-results["counts"]["train"] // BATCH)
+    assert results["step"] == (EPOCHS * batches if isinstance(method, Trained) else 0)
     detector = load_detector(folder, "grid", sources.weights_dir)
     images = Path(str(sources.data_dir), "grid", "train", "good")
     fitted = fit(images, recipe(method), sources.weights_dir)
@@ -95,6 +115,20 @@ def test_a_finished_run_is_evaluated_again_but_not_fitted(
     assert again["seconds"]["train"] == before["seconds"]["train"]
     with pytest.raises(AssertionError, match="fitted again"):
         train_categories(config, sources, "tile", workdir / "padim")
+
+
+def test_a_student_resumes_from_its_checkpoint(
+    sources: Sources, workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after four steps, it ends as one that was not."""
+    answers = iter((False, False, True))
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(interrupts, "deferred", lambda: nullcontext(lambda: next(answers)))
+        train_categories(recipe(METHODS[-1]), sources, "grid", tmp_path)
+    assert json.loads((tmp_path / "grid" / "run.json").read_text())["status"] == "running"
+    train_categories(recipe(METHODS[-1]), sources, "grid", tmp_path)
+    whole, resumed = (folder / "grid" / "scores.csv" for folder in (workdir / "stfpm", tmp_path))
+    assert whole.read_text() == resumed.read_text()
 
 
 def test_a_folder_of_other_settings_is_refused(sources: Sources, workdir: Path) -> None:
@@ -147,6 +181,7 @@ def test_a_sweep_has_baselines_beside_the_mapping(sources: Sources, tmp_path: Pa
         ({"baseline.stages": ()}, "config.baseline.stages=(): must be at least one stage"),
         ({"baseline.stages": ("conv9",)}, "config.baseline.stages: resnet18 has no stage 'conv9'"),
         ({"networks.target": "resnet34"}, "config.networks.target='resnet34': must be 'resnet18'"),
+        ({"baseline": Stfpm()}, "config.train.sampling='positions': must be 'images'"),
         ({"data.tile_size": 32}, "config.data.tile_size=32: must be 0: a baseline has no tiles"),
     ],
 )

@@ -18,6 +18,7 @@ from pfm_jax.types import LEVELS
 
 MISSING = "missing"
 TITLES = {"spade": "SPADE", "patchcore": "PatchCore", "padim": "PaDiM", "cnn_dict": "CNN_Dict"}
+TITLES["stfpm"] = "STFPM"
 """Name of a baseline -> as papers write it."""
 MVTEC_CATEGORIES = 15
 

@@ -130,7 +130,7 @@ def test_patchcore_draws_from_too_many_positions_and_says_so(
 
 
 def test_memories_grow_as_those_of_more_images(network: Network) -> None:
-    """As large, for twice the images, as what is fitted to them; a coreset no larger than allowed."""
+    """As large as what is fitted to twice the images; a coreset no larger than allowed."""
     method = PatchCore(channels=8, coreset=0.1, most_positions=500)
     twice = np.concatenate([NORMAL, NORMAL])
     for room, settings in ((spade, Spade()), (patchcore, method)):
