@@ -7,29 +7,17 @@
 
 from typing import Any
 
-from pfm_jax.config import BASELINE_SCORING, Config, NetworksConfig, SweepConfig
-from pfm_jax.methods import Baseline, CnnDict, Padim, PatchCore, Spade
+from pfm_jax.config import Config, NetworksConfig, SweepConfig
+from pfm_jax.recipes import load_recipe
 
-
-def baseline(method: Baseline, network: str) -> dict[str, Any]:
-    """A method on one network, at the settings of its own recipe."""
-    return {
-        "baseline": method,
-        "networks": NetworksConfig(source=network, target=network),
-        "scoring": BASELINE_SCORING,
-    }
+METHODS = ("patchcore", "spade", "padim", "cnn_dict", "stfpm", "uninformed", "ae_ssim", "vae")
+FIELDS = ("baseline", "networks", "train", "scoring")
 
 
 def get_config() -> SweepConfig:
-    mapping = NetworksConfig(source="resnet18", target="resnet50")
-    return SweepConfig(
-        name="methods",
-        base=Config(networks=mapping),
-        cases={
-            "mapping": {},
-            "patchcore": baseline(PatchCore(), "resnet50"),
-            "spade": baseline(Spade(), "resnet50"),
-            "padim": baseline(Padim(), "resnet18"),
-            "cnn_dict": baseline(CnnDict(), "resnet18"),
-        },
-    )
+    networks = NetworksConfig(source="resnet18", target="resnet50")
+    cases: dict[str, dict[str, Any]] = {"mapping": {}}
+    for name in METHODS:  # each as in its own recipe
+        recipe = load_recipe(name)
+        cases[name] = {field: getattr(recipe, field) for field in FIELDS}
+    return SweepConfig(name="methods", base=Config(networks=networks), cases=cases)

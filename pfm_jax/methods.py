@@ -103,9 +103,47 @@ class Stfpm:
     stages: tuple[str, ...] = LEVELS
 
 
-Baseline = Spade | PatchCore | Padim | CnnDict | Stfpm
-Trained = Stfpm
+@dataclasses.dataclass(frozen=True, slots=True)
+class Uninformed:
+    """Students that regress a teacher's features, "ST" (Bergmann et al., 2020).
+
+    Attributes:
+        stages: the one of the teacher, a ResNet18 or ResNet34, that is regressed.
+        students: how many there are, each a ResNet18.
+    """
+
+    method: str = dataclasses.field(default="uninformed", init=False)
+    stages: tuple[str, ...] = LEVELS[1:2]
+    students: int = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AeSsim:
+    """An autoencoder trained by structural similarity (Bergmann et al., 2018).
+
+    Attributes:
+        stages: none; it sees the images alone.
+        latent: numbers that an image is encoded by.
+    """
+
+    method: str = dataclasses.field(default="ae_ssim", init=False)
+    stages: tuple[str, ...] = ()
+    latent: int = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vae:
+    """A variational autoencoder (Kingma and Welling, 2014); attributes as of `AeSsim`."""
+
+    method: str = dataclasses.field(default="vae", init=False)
+    stages: tuple[str, ...] = ()
+    latent: int = 100
+
+
+Trained = Stfpm | Uninformed | AeSsim | Vae
 """Methods that are trained on whole images, by `Config.train`; the others are fitted at once."""
+
+Baseline = Spade | PatchCore | Padim | CnnDict | Trained
 
 IMAGES = "images"
 """The one level of methods that are trained on whole images."""
@@ -116,5 +154,8 @@ KINDS: dict[str, type[Baseline]] = {
     "padim": Padim,
     "cnn_dict": CnnDict,
     "stfpm": Stfpm,
+    "uninformed": Uninformed,
+    "ae_ssim": AeSsim,
+    "vae": Vae,
 }
 """Name of a method, which is also a field of its settings -> their class."""

@@ -18,7 +18,7 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
-from pfm_jax.methods import IMAGES, Baseline, CnnDict, Stfpm, Trained
+from pfm_jax.methods import IMAGES, AeSsim, Baseline, CnnDict, Stfpm, Trained, Uninformed, Vae
 from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
@@ -103,7 +103,10 @@ def _check_baseline(config: Config, method: Baseline) -> None:
             _check(value > 0, f"baseline.{field.name}", value, "positive")
         elif isinstance(value, float):
             _check(0 < value <= 1, f"baseline.{field.name}", value, "above 0, up to 1")
-    _check(len(method.stages) > 0, "baseline.stages", method.stages, "at least one stage")
+    stages, many = method.stages, {AeSsim: 0, Vae: 0, Uninformed: 1, CnnDict: 1}.get(type(method))
+    wanted = "at least one stage" if many is None else f"{many} of the network's stages"
+    fits = len(stages) > 0 if many is None else len(stages) == many
+    _check(fits, "baseline.stages", stages, wanted)
     target = f"{names.source!r}, the one network of a baseline"
     _check(names.target == names.source, "networks.target", names.target, target)
     _check(
@@ -115,7 +118,7 @@ def _check_baseline(config: Config, method: Baseline) -> None:
     if isinstance(method, Trained):
         sampling = config.train.sampling
         _check(sampling == IMAGES, "train.sampling", sampling, f"{IMAGES!r}, of a trained baseline")
-    if isinstance(method, Stfpm):
+    if isinstance(method, Stfpm | Uninformed):
         alike = names.source in ("resnet18", "resnet34")
         _check(alike, "networks.source", names.source, "resnet18 or resnet34, as the student is")
     if isinstance(method, CnnDict):

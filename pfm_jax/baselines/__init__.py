@@ -17,7 +17,16 @@ from jax import Array
 from jaxtyping import Bool, UInt8
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.baselines import cnn_dict, learned, padim, patchcore, spade, stfpm
+from pfm_jax.baselines import (
+    autoencoder,
+    cnn_dict,
+    learned,
+    padim,
+    patchcore,
+    spade,
+    stfpm,
+    uninformed,
+)
 from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.config import Config
 from pfm_jax.methods import Baseline
@@ -64,7 +73,12 @@ FITTED = {
     "padim": Fitted(padim.maps, padim.fit),
     "cnn_dict": Fitted(cnn_dict.maps, cnn_dict.fit),
 }
-LEARNT = {"stfpm": Learnt(stfpm.maps, stfpm.objective, stfpm.targets)}
+LEARNT = {
+    "stfpm": Learnt(stfpm.maps, stfpm.objective, stfpm.targets),
+    "uninformed": Learnt(uninformed.maps, uninformed.objective, uninformed.targets),
+    "ae_ssim": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets),
+    "vae": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets),
+}
 """Name of a method, as in `methods.KINDS` -> its functions."""
 
 
@@ -92,7 +106,7 @@ def make_problem(config: Config) -> Problem:
 
 
 def build_cache(networks: Networks, examples: Sequence[Example], config: Config) -> FeatureCache:
-    """What the recipe's baseline is trained on; see `learned.build_cache`. Raises InputError."""
+    """Makes the cache that the baseline is trained on, as `learned.build_cache`."""
     method = settings(config)
     targets = LEARNT[method.method].targets
     of_images = functools.partial(targets, networks.source, method=method)

@@ -41,8 +41,11 @@ class Imitation:
         """A fresh student."""
         return {IMAGES: student.init(key, self.stages)}
 
-    def loss(self, params: dict[str, Student], batch: Batch) -> tuple[Array, Any]:
+    def loss(
+        self, params: dict[str, Student], batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Array, Any]:
         """Loss of a batch, and the student with new statistics; see `model.problem.Objective`."""
+        del key
         pixels, flat = batch.features[IMAGES]
         mask, side = batch.mask[IMAGES], self.size
         found, updated = self.unit(params[IMAGES], pixels.reshape(-1, side, side, 3), mask)

@@ -17,13 +17,15 @@ from pfm_jax.types import Batch, Pair, Params
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is learnt in place of heads; hashed by value, as a static argument."""
+    """Parameters and loss in place of heads'; hashed by value, as a static argument."""
 
     def init(self, key: Array) -> Params:
         """Level -> fresh parameters."""
         ...
 
-    def loss(self, params: Params, batch: Batch) -> tuple[Array, tuple[dict[str, Array], Params]]:
+    def loss(
+        self, params: Params, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Params]]:
         """Sum of the losses; the loss of each level, and the parameters with new statistics."""
         ...
 

@@ -41,7 +41,7 @@ def fresh_state(config: Config, networks: Networks, extent: Extent) -> TrainStat
 def build_cache(
     config: Config, networks: Networks, examples: Sequence[Example], room: int = 0
 ) -> FeatureCache:
-    """What a recipe is trained on; `room`: see `cache.build_cache`. Raises InputError."""
+    """Makes the cache that a recipe is trained on; `room` as of `cache.build_cache`."""
     if config.baseline is not None:
         return baselines.build_cache(networks, examples, config)
     cut = make_problem(config).tiles

@@ -16,7 +16,7 @@ from pfm_jax.config import TrainConfig
 from pfm_jax.model import heads
 from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import Extent, Problem
-from pfm_jax.types import Batch, Pair
+from pfm_jax.types import Batch, Pair, level_number
 
 Losses = dict[str, Array]
 """Level -> loss of a step, or of several steps."""
@@ -104,7 +104,9 @@ def step(state: TrainState, batch: Batch, problem: Problem) -> tuple[TrainState,
     def loss(learned: Heads) -> tuple[Array, tuple[Losses, Heads]]:
         params = heads.merge(learned, running)
         if problem.objective is not None:
-            return problem.objective.loss(params, batch)
+            drawn = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+            own = jax.random.fold_in(drawn, level_number("objective"))
+            return problem.objective.loss(params, batch, own)
         return heads.loss(params, batch, problem.mapping, jnp.dtype(train.precision))
 
     grads, (losses, updated) = jax.grad(loss, has_aux=True)(learned)

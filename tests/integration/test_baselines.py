@@ -17,6 +17,7 @@ from pfm_jax.inference import artifact, export
 from pfm_jax.inference.detector import Detector
 from pfm_jax.methods import (
     IMAGES,
+    AeSsim,
     Baseline,
     CnnDict,
     Padim,
@@ -24,6 +25,8 @@ from pfm_jax.methods import (
     Spade,
     Stfpm,
     Trained,
+    Uninformed,
+    Vae,
 )
 from pfm_jax.recipes import validate
 from pfm_jax.runs.fit import fit
@@ -44,6 +47,9 @@ METHODS = (
     Padim(channels=8),
     CnnDict(words=8),
     Stfpm(stages=("conv2_x", "conv3_x")),
+    Uninformed(stages=("conv2_x",), students=2),
+    AeSsim(latent=8),
+    Vae(latent=8),
 )
 EPOCHS, BATCH = 5, 4
 NEW = np.stack([texture(seed, 64) for seed in range(5)])
@@ -124,9 +130,9 @@ def test_a_student_resumes_from_its_checkpoint(
     answers = iter((False, False, True))
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
         patched.setattr(interrupts, "deferred", lambda: nullcontext(lambda: next(answers)))
-        train_categories(recipe(METHODS[-1]), sources, "grid", tmp_path)
+        train_categories(recipe(METHODS[4]), sources, "grid", tmp_path)
     assert json.loads((tmp_path / "grid" / "run.json").read_text())["status"] == "running"
-    train_categories(recipe(METHODS[-1]), sources, "grid", tmp_path)
+    train_categories(recipe(METHODS[4]), sources, "grid", tmp_path)
     whole, resumed = (folder / "grid" / "scores.csv" for folder in (workdir / "stfpm", tmp_path))
     assert whole.read_text() == resumed.read_text()
 

@@ -23,6 +23,7 @@ from tests.parity.goldens.seeded import seeded_bytes, seeded_images, seeded_tens
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "student.npz")
 SHAPES = {"conv2_x": (3, 64, 16, 16), "conv3_x": (3, 128, 8, 8), "conv4_x": (3, 256, 4, 4)}
 OBJECTIVE = stfpm.objective(Stfpm(), "resnet18", 64)
+KEY = jax.random.key(0)
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 CONVS = {"first": "conv1", "second": "conv2", "shortcut": "downsample.0"}
 NORMS = {"first": "bn1", "second": "bn2", "shortcut": "downsample.1"}
@@ -76,11 +77,11 @@ def assert_close(ours: jax.Array, golden: np.ndarray, tolerance: float = 2e-5) -
 
 @pytest.mark.parametrize("padding", [0, 2])
 def test_loss_gradients_and_statistics_are_torchs(student: Student, padding: int) -> None:
-    """Those of a batch that is padded, too."""
+    """The batch may be padded."""
     given = batch(padding)
 
     def loss(student: Student) -> tuple[jax.Array, Student]:
-        total, (_, after) = OBJECTIVE.loss({IMAGES: student}, given)
+        total, (_, after) = OBJECTIVE.loss({IMAGES: student}, given, KEY)
         return total, after[IMAGES]
 
     (total, after), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(student)
@@ -99,7 +100,7 @@ def test_loss_gradients_and_statistics_are_torchs(student: Student, padding: int
 def test_maps_are_torchs(student: Student) -> None:
     """The product of the stages' distances, with the statistics that a step has left."""
     given = batch()
-    _, (_, after) = OBJECTIVE.loss({IMAGES: student}, given)
+    _, (_, after) = OBJECTIVE.loss({IMAGES: student}, given, KEY)
     pixels = given.features[IMAGES].source.reshape(3, 64, 64, 3)
     found, _ = OBJECTIVE.unit(after[IMAGES], pixels)
     product = jnp.ones((3, 64, 64))

@@ -18,7 +18,7 @@ from pfm_jax.types import LEVELS
 
 MISSING = "missing"
 TITLES = {"spade": "SPADE", "patchcore": "PatchCore", "padim": "PaDiM", "cnn_dict": "CNN_Dict"}
-TITLES["stfpm"] = "STFPM"
+TITLES |= {"stfpm": "STFPM", "uninformed": "ST", "ae_ssim": "AE-SSIM", "vae": "VAE"}
 """Name of a baseline -> as papers write it."""
 MVTEC_CATEGORIES = 15
 
@@ -75,7 +75,8 @@ def describe(plan: Plan, case: str) -> str:
     levels, config = plan.cases[case].levels, plan.configs[plan.cases[case].run]
     networks = config.networks
     if config.baseline is not None:
-        return f"{TITLES[config.baseline.method]}, {networks.source}{_limits(config)}"
+        network = f", {networks.source}" if config.levels else ""
+        return f"{TITLES[config.baseline.method]}{network}{_limits(config)}"
     pair = f"{networks.source} and {networks.target}"
     pair += _limits(config)
     kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
@@ -87,7 +88,7 @@ def describe(plan: Plan, case: str) -> str:
 def _limits(config: Config) -> str:
     """Words for a case that has random weights or few images."""
     shots = config.data.shots
-    random = "" if config.networks.pretrained else ", random weights"
+    random = "" if config.networks.pretrained or not config.levels else ", random weights"
     return random + (f", {shots} {'shot' if shots == 1 else 'shots'}" if shots else "")
 
 

@@ -1,9 +1,9 @@
-"""Writes student.npz: STFPM's loss, its gradients and statistics, by torchvision's ResNet18.
+"""Writes student.npz and ssim.npz: STFPM by torchvision's ResNet18, SSIM by scikit-image.
 
 Run by hand, in an environment of its own:
 
-    pip install torch==2.14.1 torchvision==0.29.1 numpy==2.4.6
-    python tests/parity/goldens/make_student.py
+    pip install torch==2.14.1 torchvision==0.29.1 numpy==2.4.6 scikit-image==0.26.0
+    python tests/parity/goldens/make_baselines.py
 
 In float64; seconds.
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import skimage
 import torch
 import torch.nn.functional as F
 import torchvision
 from seeded import seeded_bytes, seeded_images, seeded_tensor
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 SHAPES = {"conv2_x": (3, 64, 16, 16), "conv3_x": (3, 128, 8, 8), "conv4_x": (3, 256, 4, 4)}
@@ -38,7 +40,18 @@ def pyramid(network: nn.Module, images: Tensor) -> list[Tensor]:
     return found
 
 
-def main() -> None:
+def make_ssim() -> None:
+    """SSIM at each pixel of two images, one a changed copy of the other; the mean of channels."""
+    a, noise = seeded_bytes((40, 36, 3), 0) / 255.0, seeded_images((40, 36, 3))
+    b = np.clip(0.7 * a + 0.1 + 0.1 * noise, 0, 1)
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, full = structural_similarity(a, b, channel_axis=2, data_range=1.0, full=True, **how)
+    path = Path(__file__).parent / "ssim.npz"
+    np.savez_compressed(path, a=a.astype(np.float32), b=b.astype(np.float32), ssim=full.mean(-1))
+    print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB, scikit-image {skimage.__version__}")
+
+
+def make_student() -> None:
     """Trains on one batch, then scores it with the statistics that it left."""
     network = torchvision.models.resnet18(weights=None)
     state = network.state_dict()
@@ -73,4 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make_student()
+    make_ssim()
