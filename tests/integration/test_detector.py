@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pfm_jax.inference.detector import Detector, score_batch
-from pfm_jax.runs import train as group
+from pfm_jax.runs import finish
 from pfm_jax.runs.fit import fit
 from pfm_jax.runs.run import load_detector
 from pfm_jax.runs.train import train_categories
@@ -78,7 +78,7 @@ def test_an_unfinished_run_is_no_detector(
         with pytest.raises(InputError, match="not finished"):  # not one checkpoint
             load_detector(tmp_path, "grid")
     with monkeypatch.context() as patch:
-        patch.setattr(group, "make_detector", killed)
+        patch.setattr(finish, "make_detector", killed)
         with pytest.raises(KeyboardInterrupt):
             train_categories(config(steps=20), sources, "grid", tmp_path)
         with pytest.raises(InputError, match="not finished"):  # trained, not yet a detector

@@ -22,6 +22,7 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.inference import detector
 from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.model import features, heads, scoring
+from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.runs import run
@@ -60,7 +61,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     state = train.init_state(config.seed, channels, problem, extent)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
-    trained = make_detector(networks, state.heads, config, dataset.train, [], {})
+    trained = make_detector(networks, fold(state.heads), config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
         "losses": losses,

@@ -223,7 +223,7 @@ def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
-    [("heads", "weight heads/conv2_x"), ("program", "anomaly map at conv3_x")],
+    [("heads", "weight model/conv2_x"), ("program", "anomaly map at conv3_x")],
 )
 def test_another_model_is_refused(
     stage: str,
@@ -236,7 +236,7 @@ def test_another_model_is_refused(
     whole = export.make(detector, THRESHOLD)
     if stage == "heads":
         weights = {
-            name: array + (name == "heads/conv2_x/forward/layers/0/kernel") * np.float32(1e-3)
+            name: array + (name == "model/conv2_x/forward/layers/0/kernel") * np.float32(1e-3)
             for name, array in whole.weights.items()
         }
         faulty = whole._replace(weights=weights)
