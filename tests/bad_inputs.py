@@ -23,6 +23,7 @@ import safetensors.numpy
 from pfm_jax.backbones import locate, torch_checkpoint
 from pfm_jax.backbones import weights as pretrained
 from pfm_jax.inference.detector import Detector
+from pfm_jax.methods import PatchCore, Stfpm
 from pfm_jax.recipes import validate
 from pfm_jax.runs.run import evaluate_run
 from pfm_jax.runs.train import train_categories
@@ -229,6 +230,9 @@ CASES: dict[str, Case] = {
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
     "recipe: too few images to standardise by": trained("scoring.standardize", True),
+    "recipe: two networks of a baseline": recipe(baseline=PatchCore()),
+    "recipe: an empty coreset": recipe(baseline=PatchCore(coreset=0.0), networks__target="resnet18"),
+    "recipe: a baseline trained on positions": recipe(baseline=Stfpm()),
     # Workdirs.
     "workdir: a file": run_in_a_file,
     "workdir: no run": no_run,
