@@ -231,8 +231,12 @@ CASES: dict[str, Case] = {
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
     "recipe: too few images to standardise by": trained("scoring.standardize", True),
     "recipe: two networks of a baseline": recipe(baseline=PatchCore()),
-    "recipe: an empty coreset": recipe(baseline=PatchCore(coreset=0.0), networks__target="resnet18"),
-    "recipe: a baseline trained on positions": recipe(baseline=Stfpm()),
+    "recipe: an empty coreset": recipe(
+        baseline=PatchCore(coreset=0.0), networks__target="resnet18"
+    ),
+    "recipe: a baseline trained on positions": recipe(
+        baseline=Stfpm(), networks__target="resnet18"
+    ),
     # Workdirs.
     "workdir: a file": run_in_a_file,
     "workdir: no run": no_run,
