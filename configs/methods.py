@@ -3,6 +3,9 @@
     python -m launch.sweep --config=configs/methods.py --data_dir=D --weights_dir=W \\
         --categories=all --seeds=0,1,2 --workdir=runs/methods
     python -m launch.report --workdir=runs/methods
+
+Each method has the networks, training and scoring of its own recipe: --config.base.data fields are
+of all, other fields of the base of the mapping alone.
 """
 
 from typing import Any

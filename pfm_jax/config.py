@@ -185,7 +185,7 @@ class Config:
     """A recipe: everything that decides the numbers of a run, except data and weights.
 
     Attributes:
-        baseline: another method in place of the mapping; `mapping` and `train` are not used then.
+        baseline: another method in place of the mapping, by which alone `mapping` is used.
     """
 
     name: str = "mb_pfm"

@@ -18,7 +18,17 @@ from pfm_jax.config import (
     SweepConfig,
     TrainConfig,
 )
-from pfm_jax.methods import IMAGES, AeSsim, Baseline, CnnDict, Stfpm, Trained, Uninformed, Vae
+from pfm_jax.methods import (
+    IMAGES,
+    AeSsim,
+    Baseline,
+    CnnDict,
+    Spade,
+    Stfpm,
+    Trained,
+    Uninformed,
+    Vae,
+)
 from pfm_jax.types import DIRECTIONS, InputError, Pair, stages
 
 SAMPLINGS = ("positions", "images")
@@ -71,7 +81,11 @@ def validate(config: Config) -> None:
         _check_mapping(config.mapping)
     else:
         _check_baseline(config, config.baseline)
-    _check_data(config.data, _stride(config))
+    stride = _stride(config)
+    if isinstance(config.baseline, CnnDict):
+        patch = config.baseline.patch
+        _check(patch % stride == 0, "baseline.patch", patch, f"a multiple of {stride}")
+    _check_data(config.data, stride)
     _check_train(config.train, (IMAGES,) if isinstance(config.baseline, Trained) else config.mapped)
     _check_scoring(config.scoring)
 
@@ -90,6 +104,8 @@ def _stride(config: Config) -> int:
             backbones.get(name)
         field = "mapping.latent" if config.baseline is None else "baseline.stages"
         found = [stride for level in config.levels for stride in backbones.strides(names, level)]
+        if config.baseline is not None and found != sorted(found):
+            raise InputError(f"{config.levels} must be from fine to coarse")
     except InputError as error:
         raise InputError(f"config.{field}: {error}") from error
     return math.lcm(*found)
@@ -99,9 +115,9 @@ def _check_baseline(config: Config, method: Baseline) -> None:
     names = config.networks
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
-        if isinstance(value, int):
+        if field.type is int:
             _check(value > 0, f"baseline.{field.name}", value, "positive")
-        elif isinstance(value, float):
+        elif field.type is float:
             _check(0 < value <= 1, f"baseline.{field.name}", value, "above 0, up to 1")
     stages, many = method.stages, {AeSsim: 0, Vae: 0, Uninformed: 1, CnnDict: 1}.get(type(method))
     wanted = "at least one stage" if many is None else f"{many} of the network's stages"
@@ -109,12 +125,10 @@ def _check_baseline(config: Config, method: Baseline) -> None:
     _check(fits, "baseline.stages", stages, wanted)
     target = f"{names.source!r}, the one network of a baseline"
     _check(names.target == names.source, "networks.target", names.target, target)
-    _check(
-        config.data.tile_size == 0,
-        "data.tile_size",
-        config.data.tile_size,
-        "0: a baseline has no tiles",
-    )
+    _check_unused(config, fitted=not isinstance(method, Trained))
+    if isinstance(method, Spade):
+        wanted = f"one of baseline.stages, {stages}"
+        _check(method.pooled in stages, "baseline.pooled", method.pooled, wanted)
     if isinstance(method, Trained):
         sampling = config.train.sampling
         _check(sampling == IMAGES, "train.sampling", sampling, f"{IMAGES!r}, of a trained baseline")
@@ -125,6 +139,21 @@ def _check_baseline(config: Config, method: Baseline) -> None:
         fits = config.data.image_size % method.stride == 0 and method.stride <= method.patch
         wanted = f"at most baseline.patch, a divisor of data.image_size={config.data.image_size}"
         _check(fits, "baseline.stride", method.stride, wanted)
+
+
+def _check_unused(config: Config, *, fitted: bool) -> None:
+    """Settings that a baseline would pass over without a word."""
+    tile, scoring = config.data.tile_size, config.scoring
+    _check(tile == 0, "data.tile_size", tile, "0: a baseline has no tiles")
+    side = config.networks.neighbourhood
+    _check(side == 1, "networks.neighbourhood", side, "1, of a baseline")
+    wanted = "'arithmetic', of a baseline (config.BASELINE_SCORING)"
+    _check(scoring.fusion == "arithmetic", "scoring.fusion", scoring.fusion, wanted)
+    wanted = "'auto' or 'float32': a baseline has no other"
+    _check(scoring.precision != "bfloat16", "scoring.precision", scoring.precision, wanted)
+    wanted = "False: a fitted baseline holds the images that it would be measured on"
+    fits = not (scoring.standardize and fitted)
+    _check(fits, "scoring.standardize", scoring.standardize, wanted)
 
 
 def _check_data(data: DataConfig, stride: int) -> None:

@@ -42,7 +42,7 @@ class Fitted(NamedTuple):
     """A method that is fitted at once.
 
     Attributes:
-        maps: network, memory, images, settings -> `features.Found`.
+        maps: network, memory, images, settings, what is ignored -> `features.Found`.
         fit: network, normal images, their size, settings, key -> memory.
         grown: memory, settings, how many times as many normal images -> a memory as large as
             theirs, made of copies, to measure speed with; None if its size does not depend on them.
@@ -136,7 +136,7 @@ def score(
     images, method = scoring.blanked(images, ignored), spec.baseline
     assert method is not None
     functions = FITTED.get(method.method) or LEARNT[method.method]
-    found = functions.maps(networks.source, memory, images, method)
+    found = functions.maps(networks.source, memory, images, method, ignored)
     whole = {"": scoring.upsample(found.maps, *images.shape[1:3])}
     fused = scoring.fuse(whole, spec.scoring, normality, ignored)
     scores = fused.image_scores if found.image_scores is None else found.image_scores

@@ -158,7 +158,13 @@ def targets(network: Network, images: Array, method: AeSsim | Vae) -> Float[Arra
     return _small(images).reshape(images.shape[0], -1).astype(jnp.float16)
 
 
-def maps(network: Network, memory: Memory, images: Array, method: AeSsim | Vae) -> Found:
+def maps(
+    network: Network,
+    memory: Memory,
+    images: Array,
+    method: AeSsim | Vae,
+    _ignored: Array | None = None,
+) -> Found:
     """One minus SSIM of image and reconstruction, or their squared distance."""
     del network
     own = learned.restored(Reconstruction(method), memory)[IMAGES]

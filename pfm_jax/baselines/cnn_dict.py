@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 
 from pfm_jax.backbones.networks import Network
 from pfm_jax.baselines.features import Found, Memory, collected
@@ -29,6 +27,9 @@ def fit(
 ) -> Memory:
     """Keeps the principal `components` `[d, C]` of patches, their `mean` `[C]`, and the `words`
     `[M, d]` of their dictionary."""
+    from sklearn.cluster import KMeans  # half a second, which scoring need not wait for
+    from sklearn.decomposition import PCA
+
     found = collected(lambda images: {"": patches(network, images, method)}, examples, size)[""]
     rows = found.reshape(-1, found.shape[-1])
     order, seed = jax.random.split(key)
@@ -42,7 +43,9 @@ def fit(
     return {name: jnp.asarray(array, jnp.float32) for name, array in kept.items()}
 
 
-def maps(network: Network, memory: Memory, images: Array, method: CnnDict) -> Found:
+def maps(
+    network: Network, memory: Memory, images: Array, method: CnnDict, _ignored: Array | None = None
+) -> Found:
     """Mean distance of each patch to the nearest words."""
     features = patches(network, images, method)
     rows = features.reshape(-1, features.shape[-1]) - memory["mean"][None]

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 class Found(NamedTuple):
     """Anomaly maps `[B, h, w]` at the resolution of features, and image scores `[B]`, None where
-    they are the maxima of the maps."""
+    `scoring.fuse` gives them."""
 
     maps: Array
     image_scores: Array | None = None
@@ -38,17 +38,22 @@ def collected(
     examples: Sequence[Example],
     size: int,
     room: int = 0,
+    *,
+    on_device: bool = False,
 ) -> dict[str, np.ndarray]:
     """Features of every image of a data set, by name, `[N, ...]` on the host, with `room` for more.
 
     `of_batch`, compiled, takes uint8 images `[B, size, size, 3]`. Raises InputError: an image that
-    can't be read, or features that don't fit in memory, which is known before any is made.
+    can't be read, or features that don't fit in memory, which is known before any is made;
+    `on_device`: all are then put there.
     """
     one = jax.eval_shape(of_batch, jax.ShapeDtypeStruct((1, size, size, 3), np.uint8))
     count = len(examples)
     rows = max(count, room)
     shapes = {k: jax.ShapeDtypeStruct((rows, *s.shape[1:]), s.dtype) for k, s in one.items()}
     nbytes, free = devices.tree_bytes(shapes), MEMORY_FRACTION * devices.free_on_host()
+    if on_device:  # a CPU's own memory is both, and holds two copies
+        free = min(free / 2, MEMORY_FRACTION * devices.free_on_device())
     log.info("features of %d images: %.2f GiB on the host", count, nbytes / 2**30)
     if nbytes > free:
         raise InputError(

@@ -48,7 +48,7 @@ def build_cache(
 
 def kept(params: Any) -> Memory:
     """Trained parameters as arrays by name."""
-    return {name: jnp.asarray(array) for name, array in arrays.named(params).items()}
+    return devices.replicate({k: jnp.asarray(v) for k, v in arrays.named(params).items()})
 
 
 def restored(objective: Objective, memory: Memory) -> Any:

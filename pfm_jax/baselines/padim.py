@@ -17,9 +17,6 @@ from pfm_jax.methods import Padim
 from pfm_jax.model.features import activations
 from pfm_jax.types import Example
 
-ROWS = 256
-"""Positions whose covariances are computed at a time."""
-
 
 def fit(
     network: Network, examples: Sequence[Example], size: int, method: Padim, key: Key[Array, ""]
@@ -32,18 +29,15 @@ def fit(
     width = sum(pyramid[stage].shape[-1] for stage in method.stages)
     drawn = jnp.sort(jax.random.permutation(key, width)[: method.channels])
     found = collected(lambda x: {"": _drawn(network, x, drawn, method)}, examples, size)[""]
-    rows = np.moveaxis(found, 0, -2).reshape(-1, len(found), found.shape[-1])
-    parts = [gaussians(rows[at : at + ROWS], method.ridge) for at in range(0, len(rows), ROWS)]
-    mean, whitening = (np.concatenate(own) for own in zip(*parts, strict=True))
-    grid = found.shape[1:3]
-    return {
-        "channels": drawn,
-        "mean": jnp.asarray(mean.reshape(*grid, -1)),
-        "whitening": jnp.asarray(whitening.reshape(*grid, *whitening.shape[1:])),
-    }
+    # Row by row of the grid, which copies little.
+    rows = [gaussians(found[:, row].swapaxes(0, 1), method.ridge) for row in range(found.shape[1])]
+    mean, whitening = (jnp.stack(own) for own in zip(*rows, strict=True))
+    return {"channels": drawn, "mean": mean, "whitening": whitening}
 
 
-def maps(network: Network, memory: Memory, images: Array, method: Padim) -> Found:
+def maps(
+    network: Network, memory: Memory, images: Array, method: Padim, _ignored: Array | None = None
+) -> Found:
     """Mahalanobis distance of each position's features."""
     features = _drawn(network, images, memory["channels"], method)
     centred = features - memory["mean"][None]

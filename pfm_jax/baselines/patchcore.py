@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from pfm_jax.backbones.networks import Network
 from pfm_jax.baselines.features import Found, Memory, collected, of_length
@@ -51,18 +51,32 @@ def grown(memory: Memory, method: PatchCore, times: float) -> Memory:
     return {"vectors": of_length(vectors, min(times * len(vectors), most))}
 
 
-def maps(network: Network, memory: Memory, images: Array, method: PatchCore) -> Found:
-    """Distance of each position to the nearest kept one; image scores by its neighbourhood (eq. 7
-    of the paper: less where kept positions lie close together)."""
+def maps(
+    network: Network,
+    memory: Memory,
+    images: Array,
+    method: PatchCore,
+    ignored: Bool[Array, "H W"] | None = None,
+) -> Found:
+    """Distance of each position to the nearest kept one. Image scores are the largest, weighted by
+    its neighbourhood (eq. 7 of the paper: less where kept positions lie close together), if there
+    is one; of positions whose centres are not ignored."""
     features = patches(network, images, method)
     batch, height, width, channels = features.shape
     rows, vectors = features.reshape(-1, channels), memory["vectors"]
     distances, indices = nearest(rows, vectors, 1, method.recall)
     each, at = distances.reshape(batch, -1), indices.reshape(batch, -1)
-    worst = each.argmax(1)
+    seen = each
+    if ignored is not None:
+        hidden = jax.image.resize(ignored.astype(jnp.float32), (height, width), "nearest") > 0
+        seen = jnp.where(hidden.reshape(1, -1), -jnp.inf, each)
+    worst = seen.argmax(1)
     query = features.reshape(batch, -1, channels)[jnp.arange(batch), worst]
-    scores, closest = each.max(1), vectors[at[jnp.arange(batch), worst]]
-    near = nearest(closest, vectors, min(method.neighbours, len(vectors)))[1]
+    scores, count = each[jnp.arange(batch), worst], min(method.neighbours, len(vectors))
+    if count == 1:
+        return Found(each.reshape(batch, height, width), scores)
+    closest = vectors[at[jnp.arange(batch), worst]]
+    near = nearest(closest, vectors, count)[1]
     around = jnp.linalg.norm(query[:, None] - vectors[near], axis=-1)
     weights = 1 - jnp.exp(scores - jax.nn.logsumexp(around, axis=1))
     return Found(each.reshape(batch, height, width), weights * scores)

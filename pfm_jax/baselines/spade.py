@@ -25,7 +25,7 @@ def fit(
 ) -> Memory:
     """Keeps everything: `pooled` `[N, C]`, and each stage `[N, h, w, C]` as float16."""
     del key
-    found = collected(lambda images: _kept(network, images, method), examples, size)
+    found = collected(lambda images: _kept(network, images, method), examples, size, on_device=True)
     return {name: jnp.asarray(array) for name, array in found.items()}
 
 
@@ -42,7 +42,9 @@ def grown(memory: Memory, method: Spade, times: float) -> Memory:
     return {name: of_length(array, times * len(array)) for name, array in memory.items()}
 
 
-def maps(network: Network, memory: Memory, images: Array, method: Spade) -> Found:
+def maps(
+    network: Network, memory: Memory, images: Array, method: Spade, _ignored: Array | None = None
+) -> Found:
     """Squared distance of each position to the nearest in the nearest images, anywhere; image
     scores are the mean squared distance to those images."""
     pyramid, count = activations(network, images), min(method.neighbours, len(memory[POOLED]))

@@ -80,7 +80,9 @@ def targets(network: Network, images: Array, method: Stfpm) -> Float[Array, "B T
     return jnp.concatenate([*unit], 1).astype(jnp.float16)
 
 
-def maps(network: Network, memory: Memory, images: Array, method: Stfpm) -> Found:
+def maps(
+    network: Network, memory: Memory, images: Array, method: Stfpm, _ignored: Array | None = None
+) -> Found:
     """Product of the stages' distances of student and teacher, each at the images' size."""
     own = objective(method, network.backbone.name, images.shape[1])
     found, _ = own.unit(learned.restored(own, memory)[IMAGES], images.astype(jnp.float32))

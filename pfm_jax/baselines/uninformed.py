@@ -134,7 +134,13 @@ def targets(network: Network, images: Array, method: Uninformed) -> Float[Array,
     return found.reshape(images.shape[0], -1).astype(jnp.float16)
 
 
-def maps(network: Network, memory: Memory, images: Array, method: Uninformed) -> Found:
+def maps(
+    network: Network,
+    memory: Memory,
+    images: Array,
+    method: Uninformed,
+    _ignored: Array | None = None,
+) -> Found:
     """The students' standardised error and variance; see `Regression.scores`."""
     own = objective(method, network.backbone.name, images.shape[1])
     held = learned.restored(own, memory)[IMAGES]

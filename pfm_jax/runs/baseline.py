@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,35 @@ from pfm_jax.inference.detector import Detector
 from pfm_jax.runs import record
 from pfm_jax.runs.finish import finish, lock
 from pfm_jax.runs.run import RunFolder
+from pfm_jax.system import devices
 from pfm_jax.system.background import Later
 from pfm_jax.training.checkpoint import check_same_run
 from pfm_jax.types import InputError
 
 
 def fit_baselines(
-    runs: Sequence[RunFolder], networks: Networks, later: Later
+    runs: Sequence[RunFolder],
+    networks: Networks,
+    later: Later,
+    stopping: Callable[[], bool] | None = None,
 ) -> dict[Path, dict[str, Any]]:
     """Fits a baseline for each run, or loads what is fitted, and evaluates it.
 
-    Results are written, and the folders unlocked, `later`. Returns folder -> the content of its
-    `metrics.json`. Raises InputError: a folder of another run, or images that can't be used.
+    Results are written, and the folders unlocked, `later`. Before each run, `stopping` ends the
+    process with exit code 0.
+
+    Returns folder -> the content of its `metrics.json`. Raises InputError: a folder of another run,
+    or images that can't be used.
     """
     locks = ExitStack()
     found: dict[Path, dict[str, Any]] = {}
     try:
         for run in runs:
+            if stopping and stopping():
+                sys.exit(0)
             lock(run, locks)
             model = _model(run, networks)
+            devices.barrier("fitted")  # all have seen whether it was
             run.write_status("running")
             found |= finish(run, model, networks, later)
     finally:

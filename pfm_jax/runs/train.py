@@ -101,7 +101,7 @@ def train_together(
     Returns folder -> the content of its `metrics.json`.
     """
     if not learning.is_trained(runs[0].config):
-        return fit_baselines(runs, networks, later)
+        return fit_baselines(runs, networks, later, stopping)
     locks = ExitStack()
     try:
         with ExitStack() as opened:
@@ -151,6 +151,8 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
         log.info("%s: resumed at step %d", name, int(state.step))
+    elif record.about(run.folder).get("status") == "finished":  # perhaps of another method
+        check_same_run(record.read_run(run.folder), run.provenance, run.folder)
     record.truncate_curve(run.folder, int(state.step))
     if int(state.step) < run.total_steps and devices.is_primary():
         for one in run.evaluated:

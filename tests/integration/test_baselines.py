@@ -7,10 +7,12 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pfm_jax import baselines
+from pfm_jax.baselines import patchcore
 from pfm_jax.config import BASELINE_SCORING, Config, NetworksConfig, SweepConfig
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.inference import artifact, export
@@ -37,7 +39,7 @@ from pfm_jax.sweeps import results, speed
 from pfm_jax.sweeps.plan import jobs, make_plan, replaced
 from pfm_jax.sweeps.report import page
 from pfm_jax.system import interrupts
-from pfm_jax.types import InputError, Sources
+from pfm_jax.types import BLANK, InputError, Sources
 from tests.synthetic import make_sources, small_config, texture
 
 ONE = NetworksConfig("resnet18", "resnet18")
@@ -137,6 +139,39 @@ def test_a_student_resumes_from_its_checkpoint(
     assert whole.read_text() == resumed.read_text()
 
 
+def test_a_run_of_another_method_is_refused(sources: Sources, workdir: Path) -> None:
+    """One that is trained, in the folder of one that was fitted."""
+    with pytest.raises(InputError, match=r"config\.baseline"):
+        train_categories(small_config(), sources, "grid", workdir / "padim")
+
+
+def test_a_unified_baseline_is_fitted_to_all(sources: Sources, tmp_path: Path) -> None:
+    results = train_categories(recipe(METHODS[2]), sources, "all", tmp_path, unified=True)
+    assert sorted(results) == ["unified/grid", "unified/tile"]
+    one, other = (load_detector(tmp_path / "unified", name) for name in ("grid", "tile"))
+    np.testing.assert_array_equal(one.model["mean"], other.model["mean"])
+
+
+def test_what_is_ignored_scores_no_image(sources: Sources) -> None:
+    """Whatever lies there; and the score of PatchCore is of no position there."""
+    images = Path(str(sources.data_dir), "grid", "train", "good")
+    ignored = np.zeros((64, 64), bool)
+    ignored[16:48, 16:48] = True
+    config = recipe(PatchCore(channels=16, coreset=0.1, neighbours=1))
+    detector = fit(images, config, sources.weights_dir, ignored=ignored)
+    changed = NEW.copy()
+    changed[:, 16:48, 16:48] = 255 - changed[:, 16:48, 16:48]
+    scores, maps = detector.score(NEW)
+    again, other = detector.score(changed)
+    np.testing.assert_array_equal(scores, again)
+    np.testing.assert_array_equal(maps, other)
+    blank = np.array(BLANK, np.uint8)
+    seen = jnp.asarray(np.where(ignored[None, ..., None], blank, NEW))
+    found = patchcore.maps(detector.networks.source, detector.model, seen, config.baseline)
+    outside = np.where(ignored[4::8, 4::8][None], -np.inf, found.maps)
+    np.testing.assert_allclose(scores, outside.max((1, 2)), rtol=1e-4)
+
+
 def test_a_folder_of_other_settings_is_refused(sources: Sources, workdir: Path) -> None:
     other = recipe(dataclasses.replace(METHODS[2], channels=9))
     with pytest.raises(InputError, match=r"config\.baseline\.channels"):
@@ -188,6 +223,16 @@ def test_a_sweep_has_baselines_beside_the_mapping(sources: Sources, tmp_path: Pa
         ({"baseline.stages": ("conv9",)}, "config.baseline.stages: resnet18 has no stage 'conv9'"),
         ({"networks.target": "resnet34"}, "config.networks.target='resnet34': must be 'resnet18'"),
         ({"baseline": Stfpm()}, "config.train.sampling='positions': must be 'images'"),
+        ({"baseline": Spade(pooled="conv5_x")}, "config.baseline.pooled='conv5_x': must be one of"),
+        ({"baseline.stages": ("conv4_x", "conv2_x")}, "must be from fine to coarse"),
+        ({"baseline": Padim(stages=())}, "config.baseline.stages=(): must be at least one stage"),
+        ({"baseline": AeSsim(stages=("conv2_x",))}, "must be 0 of the network's stages"),
+        (
+            {"scoring.fusion": "geometric"},
+            "scoring.fusion='geometric': must be 'arithmetic'",
+        ),
+        ({"scoring.standardize": True}, "config.scoring.standardize=True: must be False"),
+        ({"networks.neighbourhood": 3}, "config.networks.neighbourhood=3: must be 1"),
         ({"data.tile_size": 32}, "config.data.tile_size=32: must be 0: a baseline has no tiles"),
     ],
 )

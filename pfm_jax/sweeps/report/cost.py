@@ -62,7 +62,8 @@ def table(plan: Plan, measured: dict[str, Cost]) -> Table:
         note=(
             "Image AUROC in percent, mean of the categories ± deviation over (seeds). Training:"
             " seconds for the heads of one category, its share where runs train together, with all"
-            " levels of the run that measures the case; without the features, which cases share."
+            " levels of the run that measures the case; without the features, which cases share,"
+            " but of methods that are fitted at once, with them."
             " Scoring: one image at a"
             " time on this machine; memory with all weights, as the compiler reports it."
         ),

@@ -99,12 +99,13 @@ def called(plan: Plan, case: str) -> str:
 
 
 def comparable_cases(plan: Plan) -> list[str]:
-    """Cases comparable with other methods: all levels, both directions, pretrained."""
+    """Cases to compare with published methods: all levels, both directions, pretrained."""
     found: dict[Case, str] = {}
     for name, case in plan.cases.items():
         config = plan.configs[case.run]
         both = config.mapping.directions == DIRECTIONS
-        if plan.is_whole(name) and both and config.networks.pretrained:
+        known = config.networks.pretrained or not config.levels  # or none is seen
+        if plan.is_whole(name) and both and known:
             found.setdefault(case, name)
     return list(found.values())
 

@@ -110,6 +110,14 @@ def test_patchcore_is_a_brute_force_search(network: Network) -> None:
         np.testing.assert_allclose(found.image_scores[image], expected, rtol=1e-3)
 
 
+def test_one_neighbour_leaves_the_largest_distance(network: Network) -> None:
+    """Its weight would be 0: there is no neighbourhood to be far from."""
+    method = PatchCore(channels=8, coreset=0.1, neighbours=1)
+    memory = patchcore.fit(network, examples(NORMAL), SIZE, method, KEY)
+    found = patchcore.maps(network, memory, NEW, method)
+    np.testing.assert_array_equal(found.image_scores, found.maps.max((1, 2)))
+
+
 def test_patchcore_averages_positions_and_channels(network: Network) -> None:
     """128 channels of conv3_x to 96 as torch's `adaptive_avg_pool1d`."""
     found = patchcore.patches(network, NEW, PatchCore(stages=("conv3_x",), channels=96))
