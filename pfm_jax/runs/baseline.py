@@ -59,7 +59,7 @@ def _model(run: RunFolder, networks: Networks) -> Memory:
     fitted = run.evaluated[0].detector_path
     if before.get("status") == "finished" and fitted.is_file():
         run.seconds.update(record.seconds_so_far(run.folder))
-        model: Memory = Detector.load(fitted, networks=networks).model  # type: ignore[assignment]
+        model: Memory = Detector.load(fitted, networks=networks).model
         return model
     run.write_status("running")
     try:

@@ -69,7 +69,7 @@ def read_run(folder: Path) -> Provenance:
         return Provenance.from_json(json.loads(path.read_text())["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         wrong = "not readable, or of another version of pfm_jax"
-        raise InputError(f"{path}: {wrong}; train again") from error
+        raise InputError(f"{path}: {wrong}; train again, in another --workdir") from error
 
 
 def about(folder: Path) -> dict[str, Any]:

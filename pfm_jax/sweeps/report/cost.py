@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.axis import Axis
 from matplotlib.ticker import LogFormatter
 
 from pfm_jax.sweeps import speed
@@ -87,11 +88,16 @@ def plot(plan: Plan, measured: dict[str, Cost]) -> Plot | None:
     if not words:
         return None
     axis.set(xscale="log", xlabel="milliseconds per image", ylabel="image AUROC (%)")
-    axis.xaxis.set_major_formatter(LogFormatter())
-    axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
+    _label_log(axis.xaxis)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return Plot("Image AUROC against milliseconds per image", plots.svg(figure), "; ".join(words))
+
+
+def _label_log(axis: Axis) -> None:
+    """Labels a logarithmic axis by plain numbers, even within a decade."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
 
 
 def growth(plan: Plan, workdir: Path) -> Plot | None:
@@ -112,7 +118,8 @@ def growth(plan: Plan, workdir: Path) -> Plot | None:
         words.append(f"{name}: {shown}")
     axis.set(xscale="log", yscale="log", xlabel="training images", ylabel="images per second")
     axis.set_xticks(speed.SIZES, map(str, speed.SIZES))
-    axis.minorticks_off()
+    axis.set_xticks([], minor=True)
+    _label_log(axis.yaxis)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     title = "Images per second, one at a time, against the number of training images"
