@@ -60,11 +60,13 @@ class Learnt(NamedTuple):
         maps: as of `Fitted`.
         objective: settings, name of the network, side of the images -> what is learnt.
         targets: network, images, settings -> what is to be learnt of them `[B, T]`.
+        pixels: whether the images are seen, too.
     """
 
     maps: Callable[..., Found]
     objective: Callable[..., Objective]
     targets: Callable[..., Array]
+    pixels: bool = True
 
 
 FITTED = {
@@ -76,8 +78,8 @@ FITTED = {
 LEARNT = {
     "stfpm": Learnt(stfpm.maps, stfpm.objective, stfpm.targets),
     "uninformed": Learnt(uninformed.maps, uninformed.objective, uninformed.targets),
-    "ae_ssim": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets),
-    "vae": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets),
+    "ae_ssim": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets, pixels=False),
+    "vae": Learnt(autoencoder.maps, autoencoder.objective, autoencoder.targets, pixels=False),
 }
 """Name of a method, as in `methods.KINDS` -> its functions."""
 
@@ -108,9 +110,9 @@ def make_problem(config: Config) -> Problem:
 def build_cache(networks: Networks, examples: Sequence[Example], config: Config) -> FeatureCache:
     """Makes the cache that the baseline is trained on, as `learned.build_cache`."""
     method = settings(config)
-    targets = LEARNT[method.method].targets
-    of_images = functools.partial(targets, networks.source, method=method)
-    return learned.build_cache(of_images, examples, config.data.image_size)
+    learnt, size = LEARNT[method.method], config.data.image_size
+    of_images = functools.partial(learnt.targets, networks.source, method=method)
+    return learned.build_cache(of_images, examples, size, pixels=learnt.pixels)
 
 
 def grows(method: Baseline) -> bool:

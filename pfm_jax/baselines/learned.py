@@ -28,16 +28,18 @@ def make_problem(config: Config, objective: Objective) -> Problem:
 
 
 def build_cache(
-    targets: Callable[[Any], Array], examples: Sequence[Example], size: int
+    targets: Callable[[Any], Array], examples: Sequence[Example], size: int, *, pixels: bool
 ) -> FeatureCache:
     """Pixels of every image, uint8 `[N, size * size * 3]`, and what is to be learnt, `[N, T]`.
+
+    Without `pixels`, `[N, 0]` in their place.
 
     `targets`, compiled, takes uint8 images `[B, size, size, 3]`. Raises InputError as `collected`.
     """
 
     def of_batch(images: Any) -> dict[str, Array]:
-        pixels = jnp.asarray(images).reshape(images.shape[0], -1)
-        return {"source": pixels, "target": targets(images)}
+        source = jnp.asarray(images).reshape(images.shape[0], -1)
+        return {"source": source if pixels else source[:, :0], "target": targets(images)}
 
     found = collected(of_batch, examples, size, cache.capacity(len(examples)))
     rows: Any = {IMAGES: Pair(found["source"], found["target"])}
