@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from pfm_jax.backbones import locate, torch_checkpoint
 from pfm_jax.backbones import weights as pretrained
+from pfm_jax.config import BASELINE_SCORING
 from pfm_jax.inference.detector import Detector
 from pfm_jax.methods import PatchCore, Stfpm
 from pfm_jax.recipes import validate
@@ -235,7 +236,7 @@ CASES: dict[str, Case] = {
         baseline=PatchCore(coreset=0.0), networks__target="resnet18"
     ),
     "recipe: a baseline trained on positions": recipe(
-        baseline=Stfpm(), networks__target="resnet18"
+        baseline=Stfpm(), networks__target="resnet18", scoring=BASELINE_SCORING
     ),
     # Workdirs.
     "workdir: a file": run_in_a_file,
