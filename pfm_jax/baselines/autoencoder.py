@@ -18,7 +18,7 @@ from pfm_jax.baselines import learned
 from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.baselines.student import convolve
 from pfm_jax.methods import IMAGES, AeSsim, Vae
-from pfm_jax.model.layers import Dense, apply_dense, init_dense
+from pfm_jax.model.layers import Dense, apply_dense, init_dense, masked_sum
 from pfm_jax.types import Batch
 
 SIDE, LEAST_SIDE = 128, 8
@@ -80,7 +80,7 @@ class Reconstruction:
             each = error + divergence(mean, log_variance)
         else:
             each = 1 - ssim(found, images).mean((1, 2))
-        total = (mask * each).sum() / mask.sum()
+        total = masked_sum(mask, each) / mask.sum()
         return total, ({IMAGES: total}, params)
 
 

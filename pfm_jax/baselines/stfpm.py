@@ -19,7 +19,8 @@ from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.baselines.student import Student
 from pfm_jax.methods import IMAGES, Stfpm
 from pfm_jax.model import scoring
-from pfm_jax.model.features import activations, l2_normalize
+from pfm_jax.model.features import activations, l2_normalize, normalized
+from pfm_jax.model.layers import masked_sum
 from pfm_jax.types import Batch, FeaturePyramid
 
 
@@ -54,7 +55,7 @@ class Imitation:
             shape = found[stage].shape
             stop = start + math.prod(shape[1:])
             distances = half_squares(found[stage], flat[:, start:stop].reshape(shape))
-            total += (mask * distances.mean((1, 2))).sum() / mask.sum()
+            total += masked_sum(mask, distances.mean((1, 2))) / mask.sum()
             start = stop
         return total, ({IMAGES: total}, {IMAGES: updated})
 
@@ -62,7 +63,7 @@ class Imitation:
         self, own: Student, images: Float[Array, "B H W 3"], mask: Array | None = None
     ) -> tuple[FeaturePyramid, Student]:
         """Unit vectors of the student's stages; see `student.apply`."""
-        scaled = student.normalized(images, backbones.get(self.teacher, self.stages))
+        scaled = normalized(images, backbones.get(self.teacher, self.stages))
         found, updated = student.apply(own, scaled, mask)
         return {stage: l2_normalize(features) for stage, features in found.items()}, updated
 

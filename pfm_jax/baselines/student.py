@@ -12,8 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Key
 
-from pfm_jax.backbones.backbone import Backbone
-from pfm_jax.model.layers import Norm, apply_norm
+from pfm_jax.model.layers import Norm, apply_norm, init_norm
 from pfm_jax.types import LEVELS, FeaturePyramid
 
 WIDTHS = dict(zip(LEVELS, (64, 128, 256), strict=True))
@@ -54,8 +53,7 @@ class Student:
 def init_conv(key: Key[Array, ""], side: int, inputs: int, outputs: int) -> Conv:
     """A fresh convolution, as of torchvision's ResNets."""
     kernel = jax.random.normal(key, (side, side, inputs, outputs))
-    zeros, ones = jnp.zeros(outputs), jnp.ones(outputs)
-    return Conv(np.sqrt(2 / (side * side * outputs)) * kernel, Norm(ones, zeros, zeros, ones))
+    return Conv(np.sqrt(2 / (side * side * outputs)) * kernel, init_norm(outputs))
 
 
 def init(key: Key[Array, ""], stages: tuple[str, ...]) -> Student:
@@ -98,12 +96,6 @@ def apply(
             done.append(own)
         found[stage], stages[stage] = x, tuple(done)
     return found, Student(stem, stages)
-
-
-def normalized(images: Float[Array, "B H W 3"], backbone: Backbone) -> Float[Array, "B H W 3"]:
-    """Images as a backbone's are in pre-training."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
-    return (images / 255.0 - mean) / std
 
 
 def _padding(side: int) -> tuple[tuple[int, int], ...]:

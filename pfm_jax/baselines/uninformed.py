@@ -18,8 +18,8 @@ from pfm_jax.baselines import learned, student
 from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.baselines.student import Student
 from pfm_jax.methods import IMAGES, Uninformed
-from pfm_jax.model.features import activations
-from pfm_jax.model.layers import Dense, Norm, apply_dense, apply_norm, init_dense
+from pfm_jax.model.features import activations, normalized
+from pfm_jax.model.layers import Dense, Norm, apply_dense, apply_norm, init_dense, masked_sum
 from pfm_jax.types import Batch
 
 
@@ -78,7 +78,7 @@ class Regression:
         rows = predictions.reshape(len(students), -1, predictions.shape[-1])
         targets, descriptors = _standardized(own.descriptors, flat.reshape(rows.shape[1:]), mask)
         distances = jnp.square(rows - targets[None]).mean(-1).sum(0)
-        total = (mask * distances).sum() / mask.sum()
+        total = masked_sum(mask, distances) / mask.sum()
         _, scores = _standardized(own.scores, error_and_variance(rows, targets), mask)
         updated = Ensemble(students, own.readouts, descriptors, scores)
         return total, ({IMAGES: total}, {IMAGES: jax.lax.stop_gradient(updated)})
@@ -95,7 +95,7 @@ class Regression:
         self, own: Ensemble, images: Array, mask: Array | None
     ) -> tuple[Float[Array, "M B h w C"], tuple[Student, ...]]:
         (stage,) = self.method.stages
-        scaled = student.normalized(images, backbones.get(self.teacher, self.method.stages))
+        scaled = normalized(images, backbones.get(self.teacher, self.method.stages))
         found, updated = [], []
         for one, readout in zip(own.students, own.readouts, strict=True):
             features, after = student.apply(one, scaled, mask)

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, UInt8
 
+from pfm_jax.backbones.backbone import Backbone
 from pfm_jax.backbones.networks import Network, Networks
 from pfm_jax.types import FeaturePyramid, Features, Pair, stages
 
@@ -31,6 +32,12 @@ def neighbourhood_mean(features: Float[Array, "B h w C"], side: int) -> Float[Ar
     return l2_normalize(features)
 
 
+def normalized(images: Array, backbone: Backbone) -> Float[Array, "B H W 3"]:
+    """Images `[B, H, W, 3]` from 0 to 255 as a backbone's are in pre-training."""
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
+    return (images / 255.0 - mean) / std
+
+
 def activations(
     network: Network, images: UInt8[Array, "B H W 3"], precision: str = "float32"
 ) -> FeaturePyramid:
@@ -39,8 +46,7 @@ def activations(
     `precision` is the type of the network's weights and activations.
     """
     backbone = network.backbone
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (backbone.mean, backbone.std))
-    scaled = (images / 255.0 - mean) / std
+    scaled = normalized(images, backbone)
     cast = jax.tree.map(lambda array: array.astype(precision), (network.params, scaled))
     pyramid: FeaturePyramid = backbone.module.apply(*cast)  # type: ignore[assignment]
     return {stage: f.astype(jnp.float32) for stage, f in pyramid.items()}

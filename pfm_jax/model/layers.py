@@ -59,11 +59,15 @@ def init_dense(key: Key[Array, ""], inputs: int, outputs: int) -> Dense:
     return Dense(kernel, bias)
 
 
+def init_norm(channels: int) -> Norm:
+    """A fresh BatchNorm, which changes nothing."""
+    zeros, ones = jnp.zeros(channels), jnp.ones(channels)
+    return Norm(ones, zeros, zeros, ones)
+
+
 def init_layer(key: Key[Array, ""], inputs: int, outputs: int, *, norm: bool = True) -> Layer:
     """A fresh layer; see `init_dense`."""
-    zeros, ones = jnp.zeros(outputs), jnp.ones(outputs)
-    dense = init_dense(key, inputs, outputs)
-    return Layer(dense, Norm(ones, zeros, zeros, ones) if norm else None)
+    return Layer(init_dense(key, inputs, outputs), init_norm(outputs) if norm else None)
 
 
 def masked_sum(mask: Float[Array, " P"], x: Float[Array, " P *C"]) -> Float[Array, " *C"]:

@@ -24,13 +24,10 @@ from pfm_jax.model.folded import fold
 from pfm_jax.runs import record
 from pfm_jax.sweeps.plan import Job, Plan, read_json
 from pfm_jax.system import devices, files
+from pfm_jax.training import cache
 
 SIZES = (200, 500, 1000, 2000)
 """Numbers of training images that a method whose speed depends on them is measured at."""
-
-MEMORY_FRACTION = 0.5
-"""Fraction of free memory that what is measured may take."""
-
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +89,8 @@ def _by_images(detector: Detector, case: str) -> dict[int, float]:
         return {}
     for count in SIZES:
         times = count / detector.record.origin["num_images"]
-        needed = times * devices.tree_bytes(detector.model)
-        if needed > MEMORY_FRACTION * devices.free_on_device():
+        needed = round(times * devices.tree_bytes(detector.model))
+        if cache.choose_place(needed) != "device":
             log.warning("%s: no room for what it keeps of %d images; not measured", case, count)
             continue
         grown = baselines.grown(detector.model, method, times)

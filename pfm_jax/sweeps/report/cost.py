@@ -111,9 +111,8 @@ def growth(plan: Plan, workdir: Path) -> Plot | None:
     axis, words = figure.subplots(), []
     for index, (case, found) in enumerate(known.items()):
         rates = found.by_images or dict.fromkeys(speed.SIZES, found.images_per_second)
-        colour, marker = plots.COLOURS[index % 8], plots.MARKERS[index % 8]
         name = called(plan, case)
-        axis.plot(list(rates), list(rates.values()), color=colour, marker=marker, label=name)
+        axis.plot(list(rates), list(rates.values()), label=name, **plots.style(index))
         shown = ", ".join(f"{rate:.2g} with {count}" for count, rate in rates.items())
         words.append(f"{name}: {shown}")
     axis.set(xscale="log", yscale="log", xlabel="training images", ylabel="images per second")

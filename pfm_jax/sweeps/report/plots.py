@@ -53,6 +53,11 @@ def make_figure(height: float = 3.2) -> Figure:
         return Figure(figsize=(5.4, height), layout="constrained")
 
 
+def style(index: int) -> dict[str, Any]:
+    """Colour and marker of the `index`-th case."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def spread_points(
     axis: Axes, index: int, at: Sequence[float], spreads: Sequence[Spread], label: str
 ) -> None:
@@ -62,8 +67,7 @@ def spread_points(
         at,
         [100 * s.mean for s in spreads],
         [0 if s.count == 1 else 100 * s.deviation for s in spreads],
-        color=COLOURS[index % len(COLOURS)],
-        marker=MARKERS[index % len(MARKERS)],
+        **style(index),
         linestyle="none",
         capsize=2,
         label=label,

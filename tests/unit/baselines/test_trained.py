@@ -39,7 +39,7 @@ def test_the_divergence_is_an_integral() -> None:
 
 def batch(images: jax.Array, mask: list[float]) -> Batch:
     rows = Pair(jnp.zeros((len(images), 1)), images.reshape(len(images), -1))
-    return Batch({IMAGES: rows}, {IMAGES: jnp.array(mask)})
+    return Batch({IMAGES: rows}, {IMAGES: jnp.array(mask, jnp.float32)})
 
 
 @pytest.mark.parametrize("method", [AeSsim(latent=6), Vae(latent=6)])
