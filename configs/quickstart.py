@@ -6,14 +6,7 @@ Expected, in two and a half minutes on 2 cores: image AUROC 0.90. (ELPV is among
 default was chosen on.)
 """
 
-from pfm_jax.config import (
-    FINE_TO_COARSE,
-    Config,
-    DataConfig,
-    MappingConfig,
-    NetworksConfig,
-    TrainConfig,
-)
+from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
 
 
 def get_config() -> Config:
@@ -22,7 +15,12 @@ def get_config() -> Config:
         data=DataConfig(dataset="elpv"),
         networks=NetworksConfig(source="efficientnet_lite0", target="efficientnet_lite1"),
         mapping=MappingConfig(
-            latent={"conv2_x": 50, **dict.fromkeys(FINE_TO_COARSE, 100), "conv4_x": 200}
+            latent={
+                "conv2_x": 50,
+                "conv3_x>conv4_x": 100,
+                "conv4_x<conv3_x": 100,
+                "conv4_x>conv4_x": 200,
+            }
         ),
         train=TrainConfig(steps=1000),
     )

@@ -11,9 +11,6 @@ from typing import Any
 from pfm_jax.methods import KINDS, Baseline
 from pfm_jax.types import DIRECTIONS
 
-FINE_TO_COARSE = ("conv3_x>conv4_x", "conv4_x<conv3_x")
-"""Levels that map conv3_x of either network to conv4_x of the other."""
-
 
 def _by_value(config: object) -> int:
     return hash(repr(config))
@@ -82,8 +79,8 @@ class MappingConfig:
 
     latent: dict[str, int] = dataclasses.field(
         default_factory=lambda: {
-            **{"conv2_x": 200, "conv4_x": 900},
-            **dict.fromkeys(FINE_TO_COARSE, 400),
+            **{"conv2_x": 200, "conv4_x>conv4_x": 900},
+            **{"conv3_x>conv4_x": 400, "conv4_x<conv3_x": 400},
         }
     )
     directions: tuple[str, ...] = DIRECTIONS
@@ -118,7 +115,7 @@ class TrainConfig:
     positions: dict[str, int] = dataclasses.field(
         default_factory=lambda: {
             **{"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256},
-            **dict.fromkeys(FINE_TO_COARSE, 512),
+            **{"conv3_x>conv4_x": 512, "conv4_x<conv3_x": 512, "conv4_x>conv4_x": 256},
         }
     )
     batch_size: int = 8
@@ -127,7 +124,7 @@ class TrainConfig:
     learning_rate: dict[str, float] = dataclasses.field(
         default_factory=lambda: {
             **{"conv2_x": 1e-2, "conv3_x": 5e-3, "conv4_x": 4e-3},
-            **dict.fromkeys(FINE_TO_COARSE, 5e-3),
+            **{"conv3_x>conv4_x": 5e-3, "conv4_x<conv3_x": 5e-3, "conv4_x>conv4_x": 4e-3},
         }
     )
     warmup: float = 0.2
@@ -145,10 +142,9 @@ class ScoringConfig:
     """Image scoring.
 
     Attributes:
-        precision: `"float32"`; `"bfloat16"` for weights and activations of networks and heads; or
-            `"auto"`: networks in float32, the heads' products in bfloat16 where the device has
-            units for it, which moved no score of MVTec AD's screw by more than 0.15%.
-        expected: divide each residual by the one to expect there (`training.expectation`).
+        precision: `"float32"`; `"bfloat16"` for networks and heads; or `"auto"`: networks in
+            float32, the heads' products in bfloat16 where the device has units for it.
+        expected: power of the residual to expect that divides each (`folded.over_expected`), or 0.
         relative: level -> power of its own mean that its map is divided by instead.
         weights: level -> weight in the mean of the levels, where others have 1.
         fusion: `"geometric"` or `"arithmetic"` mean of the levels.
@@ -160,24 +156,28 @@ class ScoringConfig:
     """
 
     precision: str = "auto"
-    expected: bool = True
+    expected: float = 1.1
     relative: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 1.25})
-    weights: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 2.0})
+    weights: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            **{"conv2_x": 2.0, "conv4_x>conv4_x": 0.8},
+            **{"conv3_x>conv4_x": 0.8, "conv4_x<conv3_x": 1.2},
+        }
+    )
     fusion: str = "geometric"
-    smoothing: float = 1 / 64
+    smoothing: float = 1 / 60
     standardize: bool = False
-    sharpness: float = 10.0
+    sharpness: float = 12.0
 
     __hash__ = _by_value
 
 
 PAPER_SCORING = ScoringConfig(
-    expected=False, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
+    expected=0.0, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
 )
 """The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 
 BASELINE_SCORING = dataclasses.replace(PAPER_SCORING, smoothing=1 / 64)
-"""Of a baseline's one map."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class Config:
     """A recipe: everything that decides the numbers of a run, except data and weights.
 
     Attributes:
-        baseline: another method in place of the mapping, by which alone `mapping` is used.
+        baseline: another method in place of the mapping, which alone uses `mapping`.
     """
 
     name: str = "mb_pfm"

@@ -207,6 +207,8 @@ def _check_scoring(scoring: ScoringConfig) -> None:
         values = getattr(scoring, field)
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"scoring.{field}", values, "positive and finite")
+    finite = 0 <= scoring.expected < math.inf
+    _check(finite, "scoring.expected", scoring.expected, "zero or more, and finite")
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")

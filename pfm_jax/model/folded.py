@@ -71,33 +71,31 @@ def anomaly_maps(
     folded: FoldedHeads,
     features: Features,
     config: MappingConfig,
-    expected: tuple[str, ...] = (),
+    expected: dict[str, float] | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Float[Array, "*batch"]]:
     """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM).
 
-    At the levels `expected`, of features `[B, h, w, C]`, over the residuals to expect; see
-    `over_expected`.
+    `expected`: level, of features `[B, h, w, C]` -> power of `over_expected`.
     """
-    maps = {}
+    maps, powers = {}, expected or {}
     for level, own in folded.items():
         inputs, targets = inputs_and_targets(features[level], own)
         found = {k: predict(head, inputs[k], dtype) for k, head in own.items()}
         distances = residuals({k: p for k, (p, _) in found.items()}, targets, config)
-        if level in expected:
+        if level in powers:
             for k, (_, hidden) in found.items():
                 logs = apply_dense(own[k].expected, hidden)[..., 0]
-                distances[k] = over_expected(distances[k], logs)
+                distances[k] = over_expected(distances[k], logs, powers[level])
         maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
     return maps
 
 
 def over_expected(
-    residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"]
+    residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"], power: float
 ) -> Float[Array, "B h w"]:
-    """Divides residuals by those to expect, of which an image's mean counts by its root only.
-
-    What is unusual all over an image would hide itself if all of it were expected.
+    """Divides residuals by a power of those to expect, of which an image's mean counts by its root
+    only: what is unusual all over an image would hide itself if all of it were expected.
     """
     mean = log_expected.mean((1, 2), keepdims=True)
-    return residual * jnp.exp(mean / 2 - log_expected)
+    return residual * jnp.exp(power * (mean - log_expected) - mean / 2)

@@ -43,16 +43,15 @@ def test_recipes(name: str) -> None:
 
 
 def test_latent_sizes_are_those_of_table_2() -> None:
-    """The default's levels between conv3_x and conv4_x have that of conv3_x."""
-    between = ("conv3_x>conv4_x", "conv4_x<conv3_x")
+    """The default's levels between stages have that of the finer one."""
+    paper = ("conv2_x", "conv3_x", "conv4_x")
+    default = ("conv2_x", "conv3_x>conv4_x", "conv4_x<conv3_x", "conv4_x>conv4_x")
     for name, levels, sizes in (
-        ("mb_pfm_r18_r34", between, (50, 100, 200)),
-        ("mb_pfm_r18_r50", between, (200, 400, 900)),
-        ("mb_pfm_r34_r50", ("conv3_x",), (200, 400, 900)),
+        ("mb_pfm_r18_r34", default, (50, 100, 100, 200)),
+        ("mb_pfm_r18_r50", default, (200, 400, 400, 900)),
+        ("mb_pfm_r34_r50", paper, (200, 400, 900)),
     ):
-        fine, middle, coarse = sizes
-        expected = {"conv2_x": fine, **dict.fromkeys(levels, middle), "conv4_x": coarse}
-        assert recipe(name).mapping.latent == expected
+        assert recipe(name).mapping.latent == dict(zip(levels, sizes, strict=True))
         assert recipe(name).mapping.directions == ("forward", "backward")
 
 
@@ -77,6 +76,7 @@ def test_latent_sizes_are_those_of_table_2() -> None:
         ("train.beta2", -0.1),
         ("train.precision", "float8"),
         ("scoring.precision", "int8"),
+        ("scoring.expected", -1.0),
         ("scoring.relative", {"conv2_x": 0.0}),
         ("scoring.fusion", "harmonic"),
         ("scoring.weights", {"conv2_x": -1.0}),

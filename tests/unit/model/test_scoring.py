@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from pfm_jax.config import PAPER_SCORING, ScoringConfig
 from pfm_jax.model import scoring
+from pfm_jax.model.folded import over_expected
 from pfm_jax.types import Normality
 from tests.parity.goldens.seeded import seeded_images
 
@@ -29,6 +30,26 @@ def test_smoothing_is_scipys() -> None:
     maps = seeded_images((2, 48, 64))
     expected = ndimage.gaussian_filter(maps, (0, 48 / 64, 1.0))
     np.testing.assert_allclose(scoring.smooth(jnp.asarray(maps), 1 / 64), expected, atol=1e-6)
+
+
+def test_an_images_mean_expectation_counts_by_its_root() -> None:
+    residual = abs(seeded_images((2, 4, 4)).astype(np.float32)) + 0.1
+    expected = residual[::-1] ** 2
+    mean = stats.gmean(expected, axis=(1, 2), keepdims=True)
+    for power in (1.0, 1.5):
+        own = residual / (expected / mean) ** power / np.sqrt(mean)
+        found = over_expected(jnp.asarray(residual), jnp.log(expected), power)
+        np.testing.assert_allclose(found, own, rtol=1e-5)
+
+
+def test_geometric_maps_are_interpolated_by_their_logarithms() -> None:
+    maps = abs(seeded_images((2, 4, 4)).astype(np.float32)) + 0.1
+    found = scoring.upsample(jnp.asarray(maps), 12, 4, geometric=True)
+    product = (
+        maps[:, 1] * maps[:, 2]
+    )  # rows 5 and 6 lie a third of the way between these, from either
+    np.testing.assert_allclose(found[:, 5] * found[:, 6], product, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 5], (maps[:, 1] * product) ** (1 / 3), rtol=1e-5)
 
 
 def test_relative_levels_are_divided_by_their_own_mean_and_weighted() -> None:
