@@ -8,7 +8,6 @@ and a key alone; or learnt on whole images, in the loop of the heads: then it ha
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from pfm_jax.backbones.networks import Networks
 from pfm_jax.baselines import (
     autoencoder,
     cnn_dict,
-    learned,
     padim,
     patchcore,
     spade,
@@ -31,10 +29,9 @@ from pfm_jax.baselines.features import Found, Memory
 from pfm_jax.config import Config
 from pfm_jax.methods import Baseline
 from pfm_jax.model import scoring
-from pfm_jax.model.problem import Objective, Problem
+from pfm_jax.model.problem import Objective
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.system import devices
-from pfm_jax.training.cache import FeatureCache
 from pfm_jax.types import Example, Normality, ScoreMaps
 
 
@@ -98,21 +95,6 @@ def fit(networks: Networks, examples: Sequence[Example], config: Config) -> Memo
     method, key = settings(config), jax.random.key(config.seed)
     given = networks.source, examples, config.data.image_size
     return devices.replicate(FITTED[method.method].fit(*given, method, key))
-
-
-def make_problem(config: Config) -> Problem:
-    """The problem of training the recipe's baseline."""
-    method, side = settings(config), config.data.image_size
-    own = LEARNT[method.method].objective(method, config.networks.source, side)
-    return learned.make_problem(config, own)
-
-
-def build_cache(networks: Networks, examples: Sequence[Example], config: Config) -> FeatureCache:
-    """Makes the cache that the baseline is trained on, as `learned.build_cache`."""
-    method = settings(config)
-    learnt, size = LEARNT[method.method], config.data.image_size
-    of_images = functools.partial(learnt.targets, networks.source, method=method)
-    return learned.build_cache(of_images, examples, size, pixels=learnt.pixels)
 
 
 def grows(method: Baseline) -> bool:

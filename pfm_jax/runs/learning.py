@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
 
 from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.baselines import learned
-from pfm_jax.baselines.features import Memory
+from pfm_jax.baselines.features import Memory, collected
 from pfm_jax.config import Config
-from pfm_jax.methods import Trained
+from pfm_jax.methods import IMAGES, Trained
 from pfm_jax.model import problem as mapping
+from pfm_jax.model import tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import FoldedHeads, fold
 from pfm_jax.model.problem import Extent, Problem
+from pfm_jax.system import devices
 from pfm_jax.training import cache
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import TrainState, init_state
-from pfm_jax.types import Example
+from pfm_jax.types import Example, Pair
 
 
 def is_trained(config: Config) -> bool:
@@ -27,9 +33,12 @@ def is_trained(config: Config) -> bool:
 
 def make_problem(config: Config) -> Problem:
     """The problem of training a recipe. Raises InputError: no such network or stage."""
-    return (
-        mapping.make_problem(config) if config.baseline is None else baselines.make_problem(config)
-    )
+    if config.baseline is None:
+        return mapping.make_problem(config)
+    method, network, side = config.baseline, config.networks.source, config.data.image_size
+    objective = baselines.LEARNT[method.method].objective(method, network, side)
+    cut = tiles.training_tiles(config.data)
+    return Problem(config.mapping, config.train, cut, ((IMAGES, 1),), objective)
 
 
 def fresh_state(config: Config, networks: Networks, extent: Extent) -> TrainState:
@@ -41,11 +50,34 @@ def fresh_state(config: Config, networks: Networks, extent: Extent) -> TrainStat
 def build_cache(
     config: Config, networks: Networks, examples: Sequence[Example], room: int = 0
 ) -> FeatureCache:
-    """Makes the cache that a recipe is trained on; `room` as of `cache.build_cache`."""
+    """Makes the cache that a recipe is trained on; `room` as of `cache.build_cache`.
+
+    Raises InputError: an image that can't be read, or more features than there is memory for.
+    """
     if config.baseline is not None:
-        return baselines.build_cache(networks, examples, config)
+        return _whole_images(config, networks, examples)
     cut = make_problem(config).tiles
     return cache.build_cache(networks, examples, cut, config.levels, room=room)
+
+
+def _whole_images(config: Config, networks: Networks, examples: Sequence[Example]) -> FeatureCache:
+    """Pixels of every image, uint8 `[N, S * S * 3]`, and what a baseline learns of it, `[N, T]`.
+
+    Pixels are `[N, 0]` for a baseline that sees none.
+    """
+    method = baselines.settings(config)
+    learnt = baselines.LEARNT[method.method]
+
+    def of_batch(images: Any) -> dict[str, Array]:
+        pixels = jnp.asarray(images).reshape(images.shape[0], -1)
+        target = learnt.targets(networks.source, images, method)
+        return {"source": pixels if learnt.pixels else pixels[:, :0], "target": target}
+
+    found = collected(of_batch, examples, config.data.image_size, cache.capacity(len(examples)))
+    rows: Any = {IMAGES: Pair(found["source"], found["target"])}
+    if cache.choose_place(devices.tree_bytes(rows)) == "device":
+        return FeatureCache(devices.replicate(rows), "device")
+    return FeatureCache(rows, "host")
 
 
 def model_of(state: TrainState, config: Config) -> FoldedHeads | Memory:

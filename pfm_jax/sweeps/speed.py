@@ -36,11 +36,13 @@ class Speed(NamedTuple):
     """Speed of a case, one image at a time.
 
     Attributes:
+        kept: bytes of the model, without the networks: heads, or what a baseline keeps.
         bytes: memory of the program, weights included; None where the device does not tell.
         by_images: number of training images -> images per second, where it depends on it.
     """
 
     images_per_second: float
+    kept: int
     bytes: int | None
     by_images: dict[int, float]
 
@@ -51,7 +53,7 @@ def read(workdir: Path, case: str) -> Speed | None:
     if found is None:
         return None
     by_images = {int(count): rate for count, rate in found["by_images"].items()}
-    return Speed(found["images_per_second"], found["bytes"], by_images)
+    return Speed(found["images_per_second"], found["kept"], found["bytes"], by_images)
 
 
 def _path(workdir: Path, case: str) -> Path:
@@ -78,7 +80,8 @@ def measure(plan: Plan, case: str, networks: Networks, workdir: Path) -> None:
     if detector is None:
         return
     rate, nbytes = _rate(detector)
-    found = Speed(rate, nbytes, _by_images(detector, case))
+    kept = devices.tree_bytes(detector.model)
+    found = Speed(rate, kept, nbytes, _by_images(detector, case))
     files.write(_path(workdir, case), json.dumps(found._asdict()).encode())
 
 

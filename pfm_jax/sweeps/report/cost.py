@@ -24,13 +24,15 @@ class Cost(NamedTuple):
         accuracy: image AUROC, mean of the categories, over seeds.
         seconds: of training its run, mean over categories and seeds.
         milliseconds: per image, scored alone.
-        mebibytes: memory of the program that scores it, with all weights.
+        kept: MiB of its model, without the networks.
+        memory: MiB of the program that scores it, with all weights.
     """
 
     accuracy: Spread | None
     seconds: float | None
     milliseconds: float | None
-    mebibytes: float | None
+    kept: float | None
+    memory: float | None
 
 
 def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
@@ -45,6 +47,7 @@ def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
             over_categories(cells, "image_auroc"),
             sum(spent) / len(spent) if spent else None,
             1000 / scoring.images_per_second if scoring else None,
+            scoring.kept / 2**20 if scoring else None,
             scoring.bytes / 2**20 if scoring and scoring.bytes else None,
         )
     return measured
@@ -54,7 +57,8 @@ def table(plan: Plan, measured: dict[str, Cost]) -> Table:
     """Accuracy, seconds of training, milliseconds and memory of every case."""
     rows = []
     for case, cost in measured.items():
-        numbers = (cost.seconds, ".0f"), (cost.milliseconds, ".1f"), (cost.mebibytes, ".0f")
+        spent = (cost.seconds, ".0f"), (cost.milliseconds, ".1f")
+        numbers = *spent, (cost.kept, ".1f"), (cost.memory, ".0f")
         shown = [MISSING if value is None else format(value, form) for value, form in numbers]
         rows.append([case, describe(plan, case), percent(cost.accuracy), *shown])
     return Table(
@@ -64,11 +68,14 @@ def table(plan: Plan, measured: dict[str, Cost]) -> Table:
             "Image AUROC in percent, mean of the categories ± deviation over (seeds). Training:"
             " seconds for the heads of one category, its share where runs train together, with all"
             " levels of the run that measures the case; without the features, which cases share,"
-            " but of methods that are fitted at once, with them."
-            " Scoring: one image at a"
-            " time on this machine; memory with all weights, as the compiler reports it."
+            " but of methods that are fitted at once, with them. Scoring: one image at a time on"
+            " this machine. Model: the heads, or what another method keeps of the images, without"
+            " the networks; memory with all weights, as the compiler reports it."
         ),
-        header=["case", "description", "image AUROC", "training (s)", "image (ms)", "memory (MiB)"],
+        header=[
+            *("case", "description", "image AUROC", "training (s)", "image (ms)"),
+            *("model (MiB)", "memory (MiB)"),
+        ],
         published=set(),
         rows=rows,
     )

@@ -32,7 +32,7 @@ def test_cost_of_a_case(plan: Plan, tmp_path: Path) -> None:
         write(plan.folder(tmp_path, "whole", seed, category) / "metrics.json", metrics)
     write(
         tmp_path / "speed" / "whole.json",
-        {"images_per_second": 40.0, "bytes": 3 * 2**20, "by_images": {}},
+        {"images_per_second": 40.0, "kept": 2**19, "bytes": 3 * 2**20, "by_images": {}},
     )
     found = cost.costs(plan, results.cells(plan, tmp_path), tmp_path)
     whole = found["whole"]
@@ -40,11 +40,11 @@ def test_cost_of_a_case(plan: Plan, tmp_path: Path) -> None:
     assert whole.accuracy.mean == pytest.approx(0.9)
     assert whole.accuracy.deviation == pytest.approx(0.1 / 2**0.5)
     assert whole.seconds == pytest.approx(15)
-    assert found["random"] == (None, None, None, None)
+    assert found["random"] == (None,) * 5
     rows = {row[0]: row[2:] for row in cost.table(plan, found).rows}
     assert rows == {
-        "whole": ["90.0 ± 7.1 (2)", "15", "25.0", "3"],
-        "random": ["missing"] * 4,
+        "whole": ["90.0 ± 7.1 (2)", "15", "25.0", "0.5", "3"],
+        "random": ["missing"] * 5,
     }
     drawn = cost.plot(plan, found)
     assert drawn is not None
