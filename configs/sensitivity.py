@@ -25,6 +25,7 @@ def get_config() -> SweepConfig:
         "schedule",
         "beta2",
         "weight_decay",
+        "precision",
     )
     cases: dict[str, dict[str, Any]] = {
         "default": {},

@@ -177,7 +177,7 @@ PAPER_SCORING = ScoringConfig(
 )
 """The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 
-BASELINE_SCORING = dataclasses.replace(PAPER_SCORING, smoothing=1 / 64)
+BASELINE_SCORING = dataclasses.replace(PAPER_SCORING, smoothing=1 / 64)  # of its one map
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

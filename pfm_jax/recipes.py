@@ -149,8 +149,13 @@ def _check_unused(config: Config, *, fitted: bool) -> None:
     _check(side == 1, "networks.neighbourhood", side, "1, of a baseline")
     wanted = "'arithmetic', of a baseline (config.BASELINE_SCORING)"
     _check(scoring.fusion == "arithmetic", "scoring.fusion", scoring.fusion, wanted)
+    for field in ("expected", "relative", "weights"):
+        value = getattr(scoring, field)
+        _check(not value, f"scoring.{field}", value, "empty or 0: a baseline has one map")
     wanted = "'auto' or 'float32': a baseline has no other"
-    _check(scoring.precision != "bfloat16", "scoring.precision", scoring.precision, wanted)
+    for field, part in (("scoring", scoring), ("train", config.train)):
+        precision = part.precision
+        _check(precision != "bfloat16", f"{field}.precision", precision, wanted)
     wanted = "False: a fitted baseline holds the images that it would be measured on"
     fits = not (scoring.standardize and fitted)
     _check(fits, "scoring.standardize", scoring.standardize, wanted)

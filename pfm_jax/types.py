@@ -92,10 +92,10 @@ class ScoreMaps:
 
     Attributes:
         levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is a
-            perfect mapping, 4 the largest distance of unit vectors or, divided by the residual to
-            expect, 1 as good a mapping as expected.
+            perfect mapping, 4 the largest distance of unit vectors, before any division by what is
+            to be expected.
         fused: `[B, H, W]`, the maps of all levels in one (eq. 15); see `scoring.fuse`.
-        image_scores: `[B]`, the peak of each fused map (eq. 9); see `scoring.image_scores`.
+        image_scores: `[B]`, the peak of each fused map (eq. 9); see `scoring.soft_maximum`.
     """
 
     levels: dict[str, Array]

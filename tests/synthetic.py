@@ -128,4 +128,5 @@ def red_scorer(size: int = 64, delay: float = 0.0) -> Scorer:
         maps = np.maximum(images[..., 0].astype(np.float32) - images[..., 1], 0) / 255
         return maps.max((1, 2)), maps
 
-    return Scorer(score_batch, size, np.linspace(0.01, 0.2, 39, dtype=np.float32), "red")
+    normal_scores = np.linspace(0.01, 0.2, 39, dtype=np.float32)
+    return Scorer(score_batch, size, normal_scores, lambda: "red")

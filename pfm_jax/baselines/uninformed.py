@@ -81,7 +81,7 @@ class Regression:
         total = masked_sum(mask, distances) / mask.sum()
         _, scores = _standardized(own.scores, error_and_variance(rows, targets), mask)
         updated = Ensemble(students, own.readouts, descriptors, scores)
-        return total, ({IMAGES: total}, {IMAGES: jax.lax.stop_gradient(updated)})
+        return total, ({IMAGES: total}, {IMAGES: updated})
 
     def scores(self, own: Ensemble, images: Array, descriptors: Array) -> Float[Array, "B h w"]:
         """Error and variance of the students, each standardised, and their sum."""

@@ -135,7 +135,7 @@ def load(path: Path) -> Scorer:
         score_batch=score_batch,
         size=manifest["preprocessing"]["size"],
         normal_scores=np.array(manifest["normal_scores"], np.float32),
-        fingerprint="".join(manifest["sha256"].values()),
+        fingerprint=lambda: "".join(manifest["sha256"].values()),
         threshold=manifest["threshold"] and Threshold(**manifest["threshold"]),
         value_range=manifest["preprocessing"]["value_range"],
     )

@@ -25,7 +25,7 @@ class Scorer:
     Attributes:
         size: side of the square that images are resized to, in pixels.
         normal_scores: `[n]`, of held-out normal images; may be empty.
-        fingerprint: identifies the detector.
+        fingerprint: () -> a text that identifies the detector, made when it is asked for.
         threshold: its own, if it has one.
         value_range: of grey images of more than 8 bits; see `decoding.decode`.
     """
@@ -33,7 +33,7 @@ class Scorer:
     score_batch: ScoreBatch
     size: int
     normal_scores: np.ndarray
-    fingerprint: str
+    fingerprint: Callable[[], str]
     threshold: Threshold | None = None
     value_range: float = 0.0
 

@@ -1,6 +1,7 @@
 """Heads folded for inference, and the maps of their residuals."""
 
 import dataclasses
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -71,22 +72,24 @@ def anomaly_maps(
     folded: FoldedHeads,
     features: Features,
     config: MappingConfig,
-    expected: dict[str, float] | None = None,
+    expected: Collection[str] = (),
+    power: float = 1.0,
     dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Float[Array, "*batch"]]:
     """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM).
 
-    `expected`: level, of features `[B, h, w, C]` -> power of `over_expected`.
+    At the levels `expected`, of features `[B, h, w, C]`, over this `power` of the residuals to
+    expect; see `over_expected`.
     """
-    maps, powers = {}, expected or {}
+    maps = {}
     for level, own in folded.items():
         inputs, targets = inputs_and_targets(features[level], own)
         found = {k: predict(head, inputs[k], dtype) for k, head in own.items()}
         distances = residuals({k: p for k, (p, _) in found.items()}, targets, config)
-        if level in powers:
+        if level in expected:
             for k, (_, hidden) in found.items():
                 logs = apply_dense(own[k].expected, hidden)[..., 0]
-                distances[k] = over_expected(distances[k], logs, powers[level])
+                distances[k] = over_expected(distances[k], logs, power)
         maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
     return maps
 
@@ -94,8 +97,8 @@ def anomaly_maps(
 def over_expected(
     residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"], power: float
 ) -> Float[Array, "B h w"]:
-    """Divides residuals by a power of those to expect, of which an image's mean counts by its root
-    only: what is unusual all over an image would hide itself if all of it were expected.
+    """Divides residuals by a power of those to expect, of which the mean over an image, or over a
+    tile of it, counts by its root only: what is unusual all over would hide itself otherwise.
     """
     mean = log_expected.mean((1, 2), keepdims=True)
     return residual * jnp.exp(power * (mean - log_expected) - mean / 2)

@@ -141,12 +141,12 @@ def score(
     """
     images = blanked(images, ignored)
     how, geometric = spec.scoring, spec.scoring.fusion == "geometric"
-    divided = set(spec.mapping.latent) - set(how.relative) if how.expected else ()
-    expected = dict.fromkeys(divided, how.expected)
+    divided = tuple(k for k in spec.mapping.latent if how.expected and k not in how.relative)
 
     def maps_of(images: Array) -> dict[str, Array]:
         features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)
-        maps = anomaly_maps(heads, features, spec.mapping, expected, jnp.dtype(spec.head_precision))
+        dtype = jnp.dtype(spec.head_precision)
+        maps = anomaly_maps(heads, features, spec.mapping, divided, how.expected, dtype)
         height, width = images.shape[1:3]
         return {k: upsample(m, height, width, geometric=geometric) for k, m in maps.items()}
 

@@ -52,12 +52,12 @@ def fit_baselines(
 
 
 def _model(run: RunFolder, networks: Networks) -> Memory:
-    """Loads the model of a run that is finished, or fits one."""
+    """Loads the model of a run that has been fitted before, or fits one."""
     before = record.about(run.folder)
     if before:
         check_same_run(record.read_run(run.folder), run.provenance, run.folder)
     fitted = run.evaluated[0].detector_path
-    if before.get("status") == "finished" and fitted.is_file():
+    if before and fitted.is_file():
         run.seconds.update(record.seconds_so_far(run.folder))
         model: Memory = Detector.load(fitted, networks=networks).model
         return model

@@ -41,7 +41,7 @@ def extract_features(
     problem = runs[0].problem
     images = chain([dataset.train for dataset in dict.fromkeys(run.dataset for run in runs)])
     if problem.objective is not None:
-        return learning.build_cache(runs[0].config, networks, images)
+        return learning.build_cache(runs[0].config, networks, images, room)
     if features:
         return cache.at_levels(features(), problem.levels)
     with compilation.ahead(lowered(runs, networks, len(images), room)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def make_problem(config: Config) -> Problem:
     method, network, side = config.baseline, config.networks.source, config.data.image_size
     objective = baselines.LEARNT[method.method].objective(method, network, side)
     cut = tiles.training_tiles(config.data)
-    return Problem(config.mapping, config.train, cut, ((IMAGES, 1),), objective)
+    train = dataclasses.replace(config.train, precision="float32")
+    return Problem(config.mapping, train, cut, ((IMAGES, 1),), objective)
 
 
 def fresh_state(config: Config, networks: Networks, extent: Extent) -> TrainState:
@@ -55,12 +57,14 @@ def build_cache(
     Raises InputError: an image that can't be read, or more features than there is memory for.
     """
     if config.baseline is not None:
-        return _whole_images(config, networks, examples)
-    cut = make_problem(config).tiles
+        return _whole_images(config, networks, examples, room)
+    cut = tiles.training_tiles(config.data)
     return cache.build_cache(networks, examples, cut, config.levels, room=room)
 
 
-def _whole_images(config: Config, networks: Networks, examples: Sequence[Example]) -> FeatureCache:
+def _whole_images(
+    config: Config, networks: Networks, examples: Sequence[Example], room: int
+) -> FeatureCache:
     """Pixels of every image, uint8 `[N, S * S * 3]`, and what a baseline learns of it, `[N, T]`.
 
     Pixels are `[N, 0]` for a baseline that sees none.
@@ -73,7 +77,8 @@ def _whole_images(config: Config, networks: Networks, examples: Sequence[Example
         target = learnt.targets(networks.source, images, method)
         return {"source": pixels if learnt.pixels else pixels[:, :0], "target": target}
 
-    found = collected(of_batch, examples, config.data.image_size, cache.capacity(len(examples)))
+    capacity = cache.capacity(max(len(examples), room))
+    found = collected(of_batch, examples, config.data.image_size, capacity)
     rows: Any = {IMAGES: Pair(found["source"], found["target"])}
     if cache.choose_place(devices.tree_bytes(rows)) == "device":
         return FeatureCache(devices.replicate(rows), "device")

@@ -41,7 +41,7 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
         together = [*found[-1], run] if found else [run]
         categories = {run.provenance.category for run in together}
         need = 3 * len(together) * devices.tree_bytes(fresh) + images_cached(together) * image
-        alike = len({run.total_steps for run in together}) == 1
+        alike = together[0].total_steps == run.total_steps
         if found and alike and (len(categories) == 1 or not on_cpu) and need <= free:
             found[-1] = together
         else:

@@ -91,7 +91,7 @@ def predict(
     """
     root, paths = find(images, output)
     drawing = Drawing(output, options, pictures.names(root, paths), threshold, scorer.value_range)
-    about: dict[str, object] = {"detector": scorer.fingerprint, "threshold": threshold}
+    about: dict[str, object] = {"detector": scorer.fingerprint(), "threshold": threshold}
     if any(options):
         about["folder of pictures"] = os.path.realpath(root)
     found = {file.name: file for file in map(_file, paths)}

@@ -180,7 +180,7 @@ class Service:
         """Status, detector fingerprint, threshold and queue length."""
         value = self.threshold and self.threshold.value
         about = {"threshold": value, "about": str(self.threshold or "no threshold")}
-        status = {"status": "ok", "detector": self.scorer.fingerprint, **about}
+        status = {"status": "ok", "detector": self.scorer.fingerprint(), **about}
         return JSONResponse({**status, "waiting": self.batcher.queue.qsize()})
 
     async def metrics(self, _: Request) -> Response:

@@ -17,7 +17,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import to_dict
@@ -65,11 +64,12 @@ def fail(
     """Records the failure of runs, by name and seed; `missing`: weights or data are absent."""
     for run, seed in runs:
         folder = plan.folder(workdir, run, seed, category)
-        _write_json(folder / "failed.json", {"reason": reason, "missing": missing})
+        _write_failure(folder, reason, missing)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    files.write(path, json.dumps(values).encode())
+def _write_failure(folder: Path, reason: str, missing: bool = False) -> None:
+    values = {"reason": reason, "missing": missing}
+    files.write(folder / "failed.json", json.dumps(values).encode())
 
 
 def run_job(plan: Plan, job: Job, sources: Sources, workdir: str | Path) -> None:
@@ -138,9 +138,8 @@ def _train(
     except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))
         reason = f"{type(error).__name__}: {error}".replace(f"{workdir}/", "")
-        failure = {"reason": reason, "missing": False}
         for run in runs:
-            _write_json(run.folder / "failed.json", failure)
+            _write_failure(run.folder, reason)
         return
     for run in runs:
         (run.folder / "failed.json").unlink(missing_ok=True)

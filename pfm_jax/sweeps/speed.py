@@ -48,9 +48,9 @@ class Speed(NamedTuple):
 
 
 def read(workdir: Path, case: str) -> Speed | None:
-    """Speed of a case; None if it was not measured."""
+    """Speed of a case; None if it was not measured, or by another version."""
     found = read_json(_path(workdir, case))
-    if found is None:
+    if found is None or set(found) != set(Speed._fields):
         return None
     by_images = {int(count): rate for count, rate in found["by_images"].items()}
     return Speed(found["images_per_second"], found["kept"], found["bytes"], by_images)
@@ -63,7 +63,7 @@ def _path(workdir: Path, case: str) -> Path:
 def unmeasured(plan: Plan, job: Job, workdir: Path) -> list[str]:
     """Cases of a job whose speed is to be measured, which is done on the first category only."""
     names = [name for name, case in plan.cases.items() if case.run in job.runs]
-    missing = [name for name in names if not _path(workdir, name).is_file()]
+    missing = [name for name in names if read(workdir, name) is None]
     return missing if job.category == plan.categories[0] else []
 
 

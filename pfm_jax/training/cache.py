@@ -43,8 +43,8 @@ class FeatureCache:
     Attributes:
         rows: float16 `[N * h * w, C]` per level and network, image after image, row-major, with
             room for N images of which the first are there: JAX arrays if `place` is `"device"`, but
-            NumPy arrays if `"host"` or `"disk"` (mapped). Of `baselines.learned`, an image
-            a row.
+            NumPy arrays if `"host"` or `"disk"` (mapped). Of a baseline, an image a row;
+            see `runs.learning`.
     """
 
     rows: Features

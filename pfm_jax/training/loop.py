@@ -181,7 +181,7 @@ def train(
             done += steps
             bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].since(-1).items()})
             bar.update(steps)
-            if stopped or (done < total and done % every < steps):
+            if done < total and (stopped or done % every < steps):
                 _save([unstack(group) for group in groups], curves, save)
     runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters

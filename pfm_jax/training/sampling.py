@@ -1,8 +1,7 @@
 """Positions of a training step.
 
 The draw follows from the key and the step alone: a resumed run sees what an undisturbed one would
-have seen, and a cache on disk gives what a cache on the device gives. Hard mining then follows from
-the state of the heads.
+have seen, and a cache on disk gives what a cache on the device gives.
 """
 
 from __future__ import annotations

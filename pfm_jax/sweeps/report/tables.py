@@ -14,7 +14,7 @@ from pfm_jax.sweeps import speed
 from pfm_jax.sweeps.plan import Case, Plan
 from pfm_jax.sweeps.report.published import ABLATION, IMAGES_PER_SECOND, TABLES, Published
 from pfm_jax.sweeps.results import Cell, Spread, over_categories, over_seeds
-from pfm_jax.types import LEVELS
+from pfm_jax.types import LEVELS, directions
 
 MISSING = "missing"
 TITLES = {"spade": "SPADE", "patchcore": "PatchCore", "padim": "PaDiM", "cnn_dict": "CNN_Dict"}
@@ -79,7 +79,8 @@ def describe(plan: Plan, case: str) -> str:
         return f"{TITLES[config.baseline.method]}{network}{_limits(config)}"
     pair = f"{networks.source} and {networks.target}"
     pair += _limits(config)
-    kind = {1: "PFM", 2: "B-PFM"}[len(config.mapping.directions)]
+    ways = {len(directions(level, config.mapping.directions)) for level in levels}
+    kind = "mapping" if len(ways) > 1 else {1: "PFM", 2: "B-PFM"}[ways.pop()]
     if levels == LEVELS and kind == "B-PFM":
         return f"MB-PFM, {pair}"
     return f"{kind}, {pair}, {', '.join(levels)}"

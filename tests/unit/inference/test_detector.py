@@ -28,7 +28,7 @@ def test_saved_and_loaded_it_is_the_same(detector: Detector, tmp_path: Path) -> 
     for ours, theirs in zip(detector.score(images), loaded.score(images), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert loaded.config == detector.config
-    assert loaded.scorer().fingerprint == detector.scorer().fingerprint
+    assert loaded.scorer().fingerprint() == detector.scorer().fingerprint()
     assert str(tmp_path).encode() not in (tmp_path / "grid.detector").read_bytes()
     assert b"/weights" not in (tmp_path / "grid.detector").read_bytes()
 

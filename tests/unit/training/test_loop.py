@@ -1,18 +1,25 @@
-"""States that the loop refuses to save."""
+"""States that the loop saves, and those that it refuses to."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.heads import Heads
 from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.runs import learning
+from pfm_jax.runs.run import load_dataset
 from pfm_jax.training import loop
+from pfm_jax.training.step import TrainState
 from pfm_jax.types import InputError, Sources
 from tests.synthetic import make_sources, small_config
 
@@ -34,3 +41,28 @@ def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path:
     with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 0"):
         loop._check_finite(dataclasses.replace(state, heads=bad))
     loop._check_finite(state)
+
+
+def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:
+    """The residuals to expect are fitted before the last state is saved."""
+    config = small_config()
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
+    channels, problem = feature_channels(networks, config.levels), make_problem(config)
+    images = load_dataset(config, "grid", sources).train
+    rows = learning.build_cache(config, networks, images)
+
+    def trained(stopping: Iterator[bool]) -> tuple[Heads, Heads]:
+        saved: list[Heads] = []
+        state = train.init_state(config.seed, channels, problem, make_extent(problem, len(images)))
+
+        def save(_: int, states: list[TrainState], __: object) -> None:
+            saved.append(jax.device_get(states[0].heads))
+
+        (last,), _ = loop.train([state], rows, problem, save, lambda: next(stopping))
+        return last.heads, saved[-1]
+
+    whole = trained(repeat(False))
+    stopped = trained(chain([False] * 3, repeat(True)))  # before, and after all but the last call
+    for heads in (whole[1], *stopped):
+        jax.tree.map(np.testing.assert_array_equal, heads, whole[0])
+    assert np.any(whole[0]["conv2_x"].expected["forward"].bias)
