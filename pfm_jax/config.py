@@ -144,7 +144,7 @@ class ScoringConfig:
     Attributes:
         precision: `"float32"`; `"bfloat16"` for networks and heads; or `"auto"`: networks in
             float32, the heads' products in bfloat16 where the device has units for it.
-        expected: power of the residual to expect that divides each (`folded.over_expected`), or 0.
+        expected: divide each residual by the one to expect there (`training.expectation`).
         relative: level -> power of its own mean that its map is divided by instead.
         weights: level -> weight in the mean of the levels, where others have 1.
         fusion: `"geometric"` or `"arithmetic"` mean of the levels.
@@ -156,24 +156,24 @@ class ScoringConfig:
     """
 
     precision: str = "auto"
-    expected: float = 1.1
+    expected: bool = True
     relative: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 1.25})
     weights: dict[str, float] = dataclasses.field(
         default_factory=lambda: {
-            **{"conv2_x": 2.0, "conv4_x>conv4_x": 0.8},
-            **{"conv3_x>conv4_x": 0.8, "conv4_x<conv3_x": 1.2},
+            **{"conv2_x": 2.0, "conv4_x>conv4_x": 0.75},
+            **{"conv3_x>conv4_x": 0.875, "conv4_x<conv3_x": 1.25},
         }
     )
     fusion: str = "geometric"
-    smoothing: float = 1 / 60
+    smoothing: float = 1 / 64
     standardize: bool = False
-    sharpness: float = 12.0
+    sharpness: float = 11.0
 
     __hash__ = _by_value
 
 
 PAPER_SCORING = ScoringConfig(
-    expected=0.0, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
+    expected=False, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
 )
 """The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 

@@ -151,7 +151,7 @@ def _check_unused(config: Config, *, fitted: bool) -> None:
     _check(scoring.fusion == "arithmetic", "scoring.fusion", scoring.fusion, wanted)
     for field in ("expected", "relative", "weights"):
         value = getattr(scoring, field)
-        _check(not value, f"scoring.{field}", value, "empty or 0: a baseline has one map")
+        _check(not value, f"scoring.{field}", value, "False or empty: a baseline has one map")
     wanted = "'auto' or 'float32': a baseline has no other"
     for field, part in (("scoring", scoring), ("train", config.train)):
         precision = part.precision
@@ -212,8 +212,6 @@ def _check_scoring(scoring: ScoringConfig) -> None:
         values = getattr(scoring, field)
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"scoring.{field}", values, "positive and finite")
-    finite = 0 <= scoring.expected < math.inf
-    _check(finite, "scoring.expected", scoring.expected, "zero or more, and finite")
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")

@@ -1,7 +1,6 @@
 """Heads folded for inference, and the maps of their residuals."""
 
 import dataclasses
-from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -72,14 +71,13 @@ def anomaly_maps(
     folded: FoldedHeads,
     features: Features,
     config: MappingConfig,
-    expected: Collection[str] = (),
-    power: float = 1.0,
+    expected: tuple[str, ...] = (),
     dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Float[Array, "*batch"]]:
     """Level -> mean residual of the directions at each position (eq. 14; eq. 8 for PFM).
 
-    At the levels `expected`, of features `[B, h, w, C]`, over this `power` of the residuals to
-    expect; see `over_expected`.
+    At the levels `expected`, of features `[B, h, w, C]`, over the residuals to expect; see
+    `over_expected`.
     """
     maps = {}
     for level, own in folded.items():
@@ -89,16 +87,16 @@ def anomaly_maps(
         if level in expected:
             for k, (_, hidden) in found.items():
                 logs = apply_dense(own[k].expected, hidden)[..., 0]
-                distances[k] = over_expected(distances[k], logs, power)
+                distances[k] = over_expected(distances[k], logs)
         maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
     return maps
 
 
 def over_expected(
-    residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"], power: float
+    residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"]
 ) -> Float[Array, "B h w"]:
-    """Divides residuals by a power of those to expect, of which the mean over an image, or over a
-    tile of it, counts by its root only: what is unusual all over would hide itself otherwise.
+    """Divides residuals by those to expect, of which the mean over an image, or over a tile of it,
+    counts by its root only: what is unusual all over would hide itself otherwise.
     """
     mean = log_expected.mean((1, 2), keepdims=True)
-    return residual * jnp.exp(power * (mean - log_expected) - mean / 2)
+    return residual * jnp.exp(mean / 2 - log_expected)

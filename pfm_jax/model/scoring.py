@@ -62,15 +62,9 @@ def blanked(
     return jnp.where(ignored[None, ..., None], jnp.array(BLANK, jnp.uint8), images)
 
 
-def upsample(
-    maps: Float[Array, "B h w"], height: int, width: int, *, geometric: bool = False
-) -> Float[Array, "B H W"]:
-    """Resizes maps as torch's bilinear interpolation with `align_corners=False`; `geometric` maps,
-    by their logarithms.
-    """
-    maps = log_residual(maps) if geometric else maps
-    maps = jax.image.resize(maps, (maps.shape[0], height, width), "bilinear", antialias=False)
-    return jnp.exp(maps) if geometric else maps
+def upsample(maps: Float[Array, "B h w"], height: int, width: int) -> Float[Array, "B H W"]:
+    """Resizes maps as torch's bilinear interpolation with `align_corners=False`."""
+    return jax.image.resize(maps, (maps.shape[0], height, width), "bilinear", antialias=False)
 
 
 def smooth(maps: Float[Array, "B H W"], sigma: float) -> Float[Array, "B H W"]:
@@ -140,14 +134,12 @@ def score(
     What is `ignored` is blank to the networks.
     """
     images = blanked(images, ignored)
-    how, geometric = spec.scoring, spec.scoring.fusion == "geometric"
-    divided = tuple(k for k in spec.mapping.latent if how.expected and k not in how.relative)
+    how, dtype = spec.scoring, jnp.dtype(spec.head_precision)
+    expected = tuple(k for k in spec.mapping.latent if how.expected and k not in how.relative)
 
     def maps_of(images: Array) -> dict[str, Array]:
         features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)
-        dtype = jnp.dtype(spec.head_precision)
-        maps = anomaly_maps(heads, features, spec.mapping, divided, how.expected, dtype)
-        height, width = images.shape[1:3]
-        return {k: upsample(m, height, width, geometric=geometric) for k, m in maps.items()}
+        maps = anomaly_maps(heads, features, spec.mapping, expected, dtype)
+        return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     return fuse(tiles.blended(maps_of, images, spec.tiles), how, normality, ignored)

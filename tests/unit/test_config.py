@@ -76,7 +76,6 @@ def test_latent_sizes_are_those_of_table_2() -> None:
         ("train.beta2", -0.1),
         ("train.precision", "float8"),
         ("scoring.precision", "int8"),
-        ("scoring.expected", -1.0),
         ("scoring.relative", {"conv2_x": 0.0}),
         ("scoring.fusion", "harmonic"),
         ("scoring.weights", {"conv2_x": -1.0}),
