@@ -33,5 +33,5 @@ def get_config() -> Config:
         ),
         # The finer level is divided by its own mean, the other by what is expected: where both are,
         # small defects are lost; where neither is, missing parts.
-        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}),
+        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}, sharpness=10.0),
     )

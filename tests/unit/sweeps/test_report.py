@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pfm_jax.config import SweepConfig
+from pfm_jax.config import Config, MappingConfig, NetworksConfig, SweepConfig
 from pfm_jax.sweeps import results
 from pfm_jax.sweeps.plan import Plan, make_plan
 from pfm_jax.sweeps.report import own, page, published, tables
 from pfm_jax.sweeps.results import Cell, Spread
-from pfm_jax.types import InputError
+from pfm_jax.types import DIRECTIONS, LEVELS, InputError
 from tests.synthetic import small_config
 
 
@@ -90,3 +90,26 @@ def test_published_means_are_of_the_categories_of_the_sweep() -> None:
     row = tables.comparison(whole, [], published.TABLES[0]).rows[-1]
     assert row[0] == "mean of 15"
     assert float(row[2]) == published.TABLES[0].rows["average"][-1]
+
+
+@pytest.mark.parametrize(
+    ("latent", "directions", "words"),
+    [
+        ({"conv4_x": 8}, ("forward",), "PFM, resnet18 and resnet34, conv4_x"),
+        ({"conv4_x": 8}, DIRECTIONS, "B-PFM, resnet18 and resnet34, conv4_x"),
+        (dict.fromkeys(LEVELS, 8), DIRECTIONS, "MB-PFM, resnet18 and resnet34"),
+        ({"conv4_x>conv4_x": 8}, DIRECTIONS, "PFM, resnet18 and resnet34, conv4_x>conv4_x"),
+        (
+            {"conv2_x": 8, "conv4_x>conv4_x": 8},
+            DIRECTIONS,
+            "mapping, resnet18 and resnet34, conv2_x, conv4_x>conv4_x",
+        ),
+    ],
+)
+def test_a_case_is_called_by_its_directions(
+    latent: dict[str, int], directions: tuple[str, ...], words: str
+) -> None:
+    networks = NetworksConfig("resnet18", "resnet34")
+    config = Config(networks=networks, mapping=MappingConfig(latent, directions))
+    plan = make_plan(SweepConfig("one", config, {"a": {}}), ("screw",), (0,), ["a"])
+    assert tables.describe(plan, "a") == words
