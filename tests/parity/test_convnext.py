@@ -1,4 +1,4 @@
-"""ConvNeXt against timm, stage by stage, on seeded weights (goldens/make_goldens.py)."""
+"""ConvNeXt against timm, stage by stage, on seeded weights (goldens/make_timm.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vision transformers against timm, block by block, on seeded weights (goldens/make_goldens.py)."""
+"""Vision transformers against timm, block by block, on seeded weights (goldens/make_timm.py)."""
 
 from __future__ import annotations
 

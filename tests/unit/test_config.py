@@ -43,7 +43,7 @@ def test_recipes(name: str) -> None:
 
 
 def test_latent_sizes_are_those_of_table_2() -> None:
-    """The default's levels between stages have that of the finer one."""
+    """The default's levels between conv3_x and conv4_x have that of conv3_x."""
     paper = ("conv2_x", "conv3_x", "conv4_x")
     default = ("conv2_x", "conv3_x>conv4_x", "conv4_x<conv3_x", "conv4_x>conv4_x")
     for name, levels, sizes in (

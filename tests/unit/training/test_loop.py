@@ -62,7 +62,7 @@ def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:
         return last.heads, saved[-1]
 
     whole = trained(repeat(False))
-    stopped = trained(chain([False] * 3, repeat(True)))  # before, and after all but the last call
+    stopped = trained(chain([False] * 3, repeat(True)))  # asked before, and after each call
     for heads in (whole[1], *stopped):
         jax.tree.map(np.testing.assert_array_equal, heads, whole[0])
     assert np.any(whole[0]["conv2_x"].expected["forward"].bias)
