@@ -17,6 +17,7 @@ from pfm_jax.config import (
     ScoringConfig,
     TrainConfig,
 )
+from pfm_jax.types import MEMORY
 
 LEVELS = ("0-3:4-7", "4-7:8-11")
 
@@ -33,5 +34,7 @@ def get_config() -> Config:
         ),
         # The finer level is divided by its own mean, the other by what is expected: where both are,
         # small defects are lost; where neither is, missing parts.
-        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}, sharpness=10.0),
+        scoring=ScoringConfig(
+            relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25, MEMORY: 0.5}, sharpness=12.0
+        ),
     )

@@ -6,7 +6,7 @@ Expected, in two and a half minutes on 2 cores: image AUROC 0.90. (ELPV is among
 default was chosen on.)
 """
 
-from pfm_jax.config import Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
+from pfm_jax.config import MAPPED, Config, DataConfig, MappingConfig, NetworksConfig, TrainConfig
 
 
 def get_config() -> Config:
@@ -14,13 +14,6 @@ def get_config() -> Config:
         name="quickstart",
         data=DataConfig(dataset="elpv"),
         networks=NetworksConfig(source="efficientnet_lite0", target="efficientnet_lite1"),
-        mapping=MappingConfig(
-            latent={
-                "conv2_x": 50,
-                "conv3_x>conv4_x": 100,
-                "conv4_x<conv3_x": 100,
-                "conv4_x>conv4_x": 200,
-            }
-        ),
+        mapping=MappingConfig(latent=dict(zip(MAPPED, (50, 100, 100, 200), strict=True))),
         train=TrainConfig(steps=1000),
     )

@@ -16,7 +16,7 @@ from pfm_jax.recipes import load_recipe
 def get_config() -> SweepConfig:
     base, paper = load_recipe("mb_pfm_r18_r50"), load_recipe("mb_pfm_r34_r50")
     assert isinstance(base, Config) and isinstance(paper, Config)
-    scoring = ("expected", "relative", "weights", "fusion", "smoothing", "sharpness")
+    scoring = ("expected", "relative", "memory", "weights", "fusion", "smoothing", "sharpness")
     schedule = (
         "sampling",
         "batch_size",

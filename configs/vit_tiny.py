@@ -7,6 +7,7 @@ Measured on five categories of MVTec AD: docs/experiments/transformers.md.
 """
 
 from pfm_jax.config import Config, MappingConfig, NetworksConfig, ScoringConfig, TrainConfig
+from pfm_jax.types import MEMORY
 
 LEVELS = ("0-2:3-5", "1-2:3-4")
 
@@ -22,5 +23,7 @@ def get_config() -> Config:
         ),
         # The finer level is divided by its own mean, the other by what is expected: where both are,
         # small defects are lost; where neither is, missing parts.
-        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25}, sharpness=10.0),
+        scoring=ScoringConfig(
+            relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25, MEMORY: 0.5}, sharpness=12.0
+        ),
     )

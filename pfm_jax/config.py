@@ -9,11 +9,19 @@ import json
 from typing import Any
 
 from pfm_jax.methods import KINDS, Baseline
-from pfm_jax.types import DIRECTIONS
+from pfm_jax.types import DIRECTIONS, LEVELS, MEMORY
+
+MAPPED = ("conv2_x", "conv3_x>conv4_x", "conv4_x<conv3_x", "conv4_x>conv4_x")  # of the default
+KNOWN = (*MAPPED, *LEVELS[1:])
 
 
 def _by_value(config: object) -> int:
     return hash(repr(config))
+
+
+def _each(levels: tuple[str, ...], *values: float) -> Any:
+    """A field whose default is a value for each level."""
+    return dataclasses.field(default_factory=lambda: dict(zip(levels, values, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +36,8 @@ class DataConfig:
         tile_overlap: overlap of neighbouring tiles when scoring, in pixels.
         shots: normal images used, drawn by the run's seed; 0: all. The others are not used, not
             even for the threshold.
-        held_out: fraction of the normal images kept from training, whose scores set the threshold;
-            the same images for every seed, unless `shots` are drawn. Those that the data set holds
-            out itself take their place, unless `shots` are drawn.
+        held_out: fraction of the normal images kept from training, whose scores set the threshold.
+            Unless `shots` are drawn: the same for every seed, or those the data set holds out.
         value_range: value of white in grey images of more than 8 bits (1023 for 10 bits) and in
             floating-point ones; 0: that of the file's tags, else 65535 or 1.
     """
@@ -77,12 +84,7 @@ class MappingConfig:
         normalize_prediction: whether the heads' outputs are L2-normalised (eq. 7, 11).
     """
 
-    latent: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {
-            **{"conv2_x": 200, "conv4_x>conv4_x": 900},
-            **{"conv3_x>conv4_x": 400, "conv4_x<conv3_x": 400},
-        }
-    )
+    latent: dict[str, int] = _each(MAPPED, 200, 400, 400, 900)
     directions: tuple[str, ...] = DIRECTIONS
     normalize_prediction: bool = True
 
@@ -112,21 +114,11 @@ class TrainConfig:
     """
 
     sampling: str = "positions"
-    positions: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {
-            **{"conv2_x": 1024, "conv3_x": 512, "conv4_x": 256},
-            **{"conv3_x>conv4_x": 512, "conv4_x<conv3_x": 512, "conv4_x>conv4_x": 256},
-        }
-    )
+    positions: dict[str, int] = _each(KNOWN, 1024, 512, 512, 256, 512, 256)
     batch_size: int = 8
     steps: int = 2000
     epochs: int = 200
-    learning_rate: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {
-            **{"conv2_x": 1e-2, "conv3_x": 5e-3, "conv4_x": 4e-3},
-            **{"conv3_x>conv4_x": 5e-3, "conv4_x<conv3_x": 5e-3, "conv4_x>conv4_x": 4e-3},
-        }
-    )
+    learning_rate: dict[str, float] = _each(KNOWN, 1e-2, 5e-3, 5e-3, 4e-3, 5e-3, 4e-3)
     warmup: float = 0.2
     schedule: str = "linear"
     beta2: float = 0.99
@@ -146,8 +138,9 @@ class ScoringConfig:
             float32, the heads' products in bfloat16 where the device has units for it.
         expected: divide each residual by the one to expect there (`training.expectation`).
         relative: level -> power of its own mean that its map is divided by instead.
-        weights: level -> weight in the mean of the levels, where others have 1.
-        fusion: `"geometric"` or `"arithmetic"` mean of the levels.
+        memory: one more map, `"memory"`: distance to positions of normal images (`model.patches`).
+        weights: level, or `"memory"` -> weight in the mean of the maps, where others have 1.
+        fusion: `"geometric"` or `"arithmetic"` mean of the maps.
         smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
             the image's side; 0 for none.
         standardize: then subtract each position's mean over normal training images and divide by
@@ -157,23 +150,25 @@ class ScoringConfig:
 
     precision: str = "auto"
     expected: bool = True
-    relative: dict[str, float] = dataclasses.field(default_factory=lambda: {"conv2_x": 1.25})
-    weights: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {
-            **{"conv2_x": 2.0, "conv4_x>conv4_x": 0.75},
-            **{"conv3_x>conv4_x": 0.875, "conv4_x<conv3_x": 1.25},
-        }
-    )
+    relative: dict[str, float] = _each(MAPPED[:1], 1.25)
+    memory: bool = True
+    weights: dict[str, float] = _each((*MAPPED, MEMORY), 2.0, 0.875, 1.25, 0.75, 2.5)
     fusion: str = "geometric"
     smoothing: float = 1 / 64
     standardize: bool = False
-    sharpness: float = 11.0
+    sharpness: float = 14.0
 
     __hash__ = _by_value
 
 
 PAPER_SCORING = ScoringConfig(
-    expected=False, relative={}, weights={}, fusion="arithmetic", smoothing=0.0, sharpness=0.0
+    expected=False,
+    relative={},
+    memory=False,
+    weights={},
+    fusion="arithmetic",
+    smoothing=0.0,
+    sharpness=0.0,
 )
 """The paper's: the mean of the levels' residuals, and its maximum (eq. 9, 15)."""
 
@@ -206,6 +201,11 @@ class Config:
     def mapped(self) -> tuple[str, ...]:
         """Levels that are mapped, which have maps of their own; none by a baseline."""
         return tuple(self.mapping.latent) if self.baseline is None else ()
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps that are fused."""
+        return (*self.mapped, *(MEMORY,) * self.scoring.memory)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

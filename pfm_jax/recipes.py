@@ -149,7 +149,7 @@ def _check_unused(config: Config, *, fitted: bool) -> None:
     _check(side == 1, "networks.neighbourhood", side, "1, of a baseline")
     wanted = "'arithmetic', of a baseline (config.BASELINE_SCORING)"
     _check(scoring.fusion == "arithmetic", "scoring.fusion", scoring.fusion, wanted)
-    for field in ("expected", "relative", "weights"):
+    for field in ("expected", "relative", "memory", "weights"):
         value = getattr(scoring, field)
         _check(not value, f"scoring.{field}", value, "False or empty: a baseline has one map")
     wanted = "'auto' or 'float32': a baseline has no other"
@@ -212,6 +212,10 @@ def _check_scoring(scoring: ScoringConfig) -> None:
         values = getattr(scoring, field)
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"scoring.{field}", values, "positive and finite")
+    alike = fusion == "geometric" or not scoring.memory
+    _check(
+        alike, "scoring.memory", True, "False with an arithmetic mean, whose maps are of a scale"
+    )
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")

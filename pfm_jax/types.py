@@ -27,6 +27,7 @@ T = TypeVar("T")
 LEVELS = ("conv2_x", "conv3_x", "conv4_x")
 STRIDES = {"conv2_x": 4, "conv3_x": 8, "conv4_x": 16}
 DIRECTIONS = ("forward", "backward")
+MEMORY = "memory"  # name of its map, beside those of the levels
 ONE_WAY = {">": ("forward",), "<": ("backward",)}
 
 BLANK = (124, 116, 104)
@@ -93,7 +94,7 @@ class ScoreMaps:
     Attributes:
         levels: level -> anomaly map `[B, H, W]` at the resolution of the network's input; 0 is a
             perfect mapping, 4 the largest distance of unit vectors, before any division by what is
-            to be expected.
+            to be expected. `MEMORY` -> distances to the memory, if the recipe has one.
         fused: `[B, H, W]`, the maps of all levels in one (eq. 15); see `scoring.fuse`.
         image_scores: `[B]`, the peak of each fused map (eq. 9); see `scoring.soft_maximum`.
     """

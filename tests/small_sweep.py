@@ -1,6 +1,7 @@
 """A sweep of small runs, as data for tests and as a config file for the command."""
 
 from pfm_jax.config import SweepConfig
+from pfm_jax.sweeps.plan import replaced
 from tests.synthetic import small_config
 
 CASES = {
@@ -14,7 +15,7 @@ CASES = {
 
 
 def small_sweep() -> SweepConfig:
-    return SweepConfig("small", small_config(), CASES)
+    return SweepConfig("small", replaced(small_config(), {"scoring.memory": False}), CASES)
 
 
 def get_config() -> SweepConfig:

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 
 from pfm_jax.config import Config
-from pfm_jax.inference.detector import Record, assemble
-from pfm_jax.model.folded import fold
 
 from . import untrained
 from .reference.bridge import operations, place, reference
@@ -43,7 +41,7 @@ def scoring(
     found: dict[str, Any] = {}
     for precision, dtype in PRECISIONS.items():
         scored = replace(config, scoring=replace(config.scoring, precision=precision))
-        detector = assemble(networks, fold(state.heads), Record(scored))
+        detector = untrained.detector(networks, state, scored)
         product, of_product = matmul(8192, precision)
         found[precision] = {}
         for batch in batches:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from pfm_jax.config import PAPER_SCORING, Config, ScoringConfig
-from pfm_jax.inference.detector import Detector, Record, assemble, score_batch
-from pfm_jax.model.folded import fold
+from pfm_jax.inference.detector import Detector, score_batch
 
 from . import untrained
 from .reference import torch_pfm
@@ -40,7 +39,7 @@ def measure(config: Config, weights_dir: str, images: np.ndarray, repeats: int) 
     ways = {"ours": config.scoring, "float32": replace(config.scoring, precision="float32")}
 
     def ours(way: ScoringConfig) -> Detector:
-        return assemble(networks, fold(state.heads), Record(replace(config, scoring=way)))
+        return untrained.detector(networks, state, replace(config, scoring=way))
 
     found: dict[str, Any] = {"tuned": note}
     for batch in (8, 1):

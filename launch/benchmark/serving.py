@@ -17,8 +17,6 @@ import numpy as np
 from PIL import Image
 
 from pfm_jax.config import Config
-from pfm_jax.inference.detector import Record, assemble
-from pfm_jax.model.folded import fold
 
 from ..common import cli
 from . import untrained
@@ -37,7 +35,7 @@ def measure(
         seconds: duration of the load.
     """
     networks, state, _ = untrained.start(config, weights_dir)
-    detector = assemble(networks, fold(state.heads), Record(config))
+    detector = untrained.detector(networks, state, config)
     images = _make_images(folder / "images", 64)
     detector.score(images)
     start = time.perf_counter()

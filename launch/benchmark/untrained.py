@@ -1,10 +1,13 @@
-"""Untrained heads, as fast as trained ones."""
+"""Untrained heads and detectors, as fast as trained ones."""
 
 from __future__ import annotations
 
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config
+from pfm_jax.inference.detector import Detector, Record, assemble
+from pfm_jax.model import scoring
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import Problem, make_extent, make_problem
 from pfm_jax.training.step import TrainState, init_state
 
@@ -18,3 +21,9 @@ def start(
     extent = make_extent(problem, num_images)
     channels = feature_channels(networks, config.levels)
     return networks, init_state(config.seed, channels, problem, extent), problem
+
+
+def detector(networks: Networks, state: TrainState, config: Config) -> Detector:
+    """A detector of these heads, with a memory of zeros."""
+    model = scoring.untrained(networks, config)._replace(heads=fold(state.heads))
+    return assemble(networks, model, Record(config))

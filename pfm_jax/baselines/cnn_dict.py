@@ -13,9 +13,9 @@ from jaxtyping import Float, Key
 
 from pfm_jax.backbones.networks import Network
 from pfm_jax.baselines.features import Found, Memory, collected
-from pfm_jax.baselines.nearest import nearest
 from pfm_jax.methods import CnnDict
 from pfm_jax.model.features import activations
+from pfm_jax.model.nearest import nearest
 from pfm_jax.types import Example
 
 MOST_PATCHES = 50_000

@@ -12,9 +12,9 @@ from jaxtyping import Float, Key
 
 from pfm_jax.backbones.networks import Network
 from pfm_jax.baselines.features import Found, Memory, collected, of_length
-from pfm_jax.baselines.nearest import nearest, squared_distances
 from pfm_jax.methods import Spade
 from pfm_jax.model.features import activations
+from pfm_jax.model.nearest import nearest, squared_distances
 from pfm_jax.types import Example
 
 POOLED = "pooled"

@@ -76,7 +76,7 @@ def evaluate(detector: Detector, dataset: Dataset, combinations: Combinations = 
     Raises:
         InputError: an unreadable image or mask, or a non-finite score.
     """
-    levels, size = detector.config.mapped, detector.config.data.image_size
+    levels, size = detector.config.maps, detector.config.data.image_size
     truth = ground_truth(dataset, size)
     maps, scores = _score(detector, dataset, combinations)
     measured, kinds = {}, {}
@@ -160,7 +160,7 @@ def _score(
     """Maps `[N, H, W]`, if there are masks, and scores `[N]` by level, combination and "fused"."""
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
-    parts = (*((level,) for level in detector.config.mapped), *map(tuple, combinations))
+    parts = (*((level,) for level in detector.config.maps), *map(tuple, combinations))
     names = ("fused", *map(joined, parts))
 
     def judged(images: Any) -> Judged:

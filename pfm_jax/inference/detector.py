@@ -25,9 +25,8 @@ from pfm_jax.inference import calibration
 from pfm_jax.inference.prediction import Prediction, decide
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
-from pfm_jax.model import heads, scoring
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import FoldedHeads, fold
+from pfm_jax.model import scoring
+from pfm_jax.model.scoring import Mapping
 from pfm_jax.system import arrays, devices
 from pfm_jax.types import Example, InputError, Normality, ScoreMaps
 
@@ -62,7 +61,7 @@ class Detector:
     """A trained detector of anomalies.
 
     Attributes:
-        model: `FoldedHeads`, or the `Memory` that a baseline keeps of normal images.
+        model: `scoring.Mapping`, or the `Memory` that a baseline keeps of normal images.
         normality: what maps are standardised by, if the recipe says so.
         ignored: bool `[H, W]` at the recipe's size: blank to the networks, and scored 0; or None.
         record: recipe, held-out scores and provenance.
@@ -220,7 +219,7 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
 
 def assemble(
     networks: Networks,
-    model: FoldedHeads | Memory,
+    model: Mapping | Memory,
     record: Record,
     ignored: np.ndarray | None = None,
 ) -> Detector:
@@ -237,9 +236,7 @@ def shapes(
     config = record.config
     model: Any = memory
     if config.baseline is None:
-        channels = feature_channels(networks, config.levels)
-        fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
-        model = jax.eval_shape(fold, fresh)
+        model = jax.eval_shape(lambda: scoring.untrained(networks, config))
     plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
     normality = Normality(plane, plane) if config.scoring.standardize else None
     ignored: Any = jax.ShapeDtypeStruct(plane.shape, bool) if ignoring else None

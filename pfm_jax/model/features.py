@@ -1,6 +1,7 @@
 """Images -> L2-normalised features of the frozen networks, level by level."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +53,21 @@ def activations(
     return {stage: f.astype(jnp.float32) for stage, f in pyramid.items()}
 
 
-def feature_pyramid(
-    network: Network, images: UInt8[Array, "B H W 3"], precision: str, neighbourhood: int = 1
-) -> FeaturePyramid:
-    """Extracts unit vectors `[B, h, w, C]` at every stage (eq. 4 and below eq. 6).
+def pyramids(
+    networks: Networks, images: UInt8[Array, "B H W 3"], precision: str = "float32"
+) -> Pair[FeaturePyramid]:
+    """Extracts both networks' `activations`, once if they are one network."""
+    source = target = activations(networks.source, images, precision)
+    if networks.target is not None:
+        target = activations(networks.target, images, precision)
+    return Pair(source, target)
 
-    `precision` is as in `activations`; `neighbourhood` is the side that `neighbourhood_mean`
-    averages over.
+
+def feature_pyramid(pyramid: FeaturePyramid, neighbourhood: int = 1) -> FeaturePyramid:
+    """Unit vectors `[B, h, w, C]` of every stage (eq. 4 and below eq. 6), of `activations`.
+
+    `neighbourhood` is the side that `neighbourhood_mean` averages over.
     """
-    pyramid = activations(network, images, precision)
     unit = {stage: l2_normalize(f) for stage, f in pyramid.items()}
     if neighbourhood == 1:
         return unit
@@ -74,16 +81,22 @@ def extract(
     levels: tuple[str, ...],
     precision: str = "float32",
 ) -> Features:
-    """Extracts both networks' features `[B, h, w, C]` at some levels; see `feature_pyramid`.
+    """Extracts both networks' features `[B, h, w, C]` at some levels; see `at_levels`."""
+    return at_levels(pyramids(networks, images, precision), levels, networks.neighbourhood)
+
+
+def at_levels(
+    pair: Pair[FeaturePyramid], levels: Sequence[str], neighbourhood: int = 1
+) -> Features:
+    """Unit vectors of both networks `[B, h, w, C]` at some levels; see `feature_pyramid`.
 
     Where the stages of a level have different strides, the coarser is resized to the finer.
     """
-    how = precision, networks.neighbourhood
-    source = target = feature_pyramid(networks.source, images, *how)
-    if networks.target is not None:
-        target = feature_pyramid(networks.target, images, *how)
-    pairs = ((level, stages(level)) for level in levels)
-    return {level: _at_finer(source[ends.source], target[ends.target]) for level, ends in pairs}
+    source = target = feature_pyramid(pair.source, neighbourhood)
+    if pair.target is not pair.source:
+        target = feature_pyramid(pair.target, neighbourhood)
+    ends = ((level, stages(level)) for level in levels)
+    return {level: _at_finer(source[one.source], target[one.target]) for level, one in ends}
 
 
 def _at_finer(source: Array, target: Array) -> Pair[Array]:

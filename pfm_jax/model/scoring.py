@@ -13,15 +13,34 @@ from scipy.ndimage import gaussian_filter1d
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.config import Config, MappingConfig, ScoringConfig
 from pfm_jax.methods import Baseline
-from pfm_jax.model import tiles
-from pfm_jax.model.features import extract
-from pfm_jax.model.folded import FoldedHeads, anomaly_maps, log_residual
+from pfm_jax.model import heads, patches, tiles
+from pfm_jax.model.features import at_levels, feature_channels, pyramids
+from pfm_jax.model.folded import FoldedHeads, anomaly_maps, fold, log_residual
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
-from pfm_jax.types import BLANK, Normality, ScoreMaps
+from pfm_jax.types import BLANK, MEMORY, Normality, ScoreMaps
 
 LEAST_MEAN = 1e-12
 """Floor for a map's mean, a power of which divides the map."""
+
+
+class Mapping(NamedTuple):
+    """The model of a detector: what is learnt of normal images.
+
+    Attributes:
+        memory: features of some of their positions `[M, C]`, with `scoring.memory`; see `patches`.
+    """
+
+    heads: FoldedHeads
+    memory: Array | None = None
+
+
+def untrained(networks: Networks, config: Config) -> Mapping:
+    """A model of random heads, and a memory of zeros: of the shapes, and so the speed, of any."""
+    levels = config.levels
+    fresh = heads.init(jax.random.key(0), feature_channels(networks, levels), config.mapping)
+    zeros = jnp.zeros(patches.memory_shape(networks, levels).shape)
+    return Mapping(fold(fresh), zeros if config.scoring.memory else None)
 
 
 class ScoringSpec(NamedTuple):
@@ -123,7 +142,7 @@ def soft_maximum(maps: Float[Array, "B H W"], sharpness: float) -> Float[Array, 
 
 def score(
     networks: Networks,
-    heads: FoldedHeads,
+    model: Mapping,
     normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
@@ -134,12 +153,16 @@ def score(
     What is `ignored` is blank to the networks.
     """
     images = blanked(images, ignored)
-    how, dtype = spec.scoring, jnp.dtype(spec.head_precision)
-    expected = tuple(k for k in spec.mapping.latent if how.expected and k not in how.relative)
+    how, dtype, levels = spec.scoring, jnp.dtype(spec.head_precision), tuple(spec.mapping.latent)
+    expected = tuple(k for k in levels if how.expected and k not in how.relative)
 
     def maps_of(images: Array) -> dict[str, Array]:
-        features = extract(networks, images, tuple(spec.mapping.latent), spec.network_precision)
-        maps = anomaly_maps(heads, features, spec.mapping, expected, dtype)
+        pair = pyramids(networks, images, spec.network_precision)
+        features = at_levels(pair, levels, networks.neighbourhood)
+        maps = anomaly_maps(model.heads, features, spec.mapping, expected, dtype)
+        if model.memory is not None:
+            positions = patches.of_levels(pair.target, levels)
+            maps[MEMORY] = patches.distances(positions, model.memory)
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     return fuse(tiles.blended(maps_of, images, spec.tiles), how, normality, ignored)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.baselines.features import Memory
-from pfm_jax.model.folded import FoldedHeads
+from pfm_jax.model.scoring import Mapping
 from pfm_jax.runs import record
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.run import RunFolder, origin
@@ -26,7 +26,7 @@ def lock(run: RunFolder, locks: ExitStack) -> None:
 
 
 def finish(
-    run: RunFolder, model: FoldedHeads | Memory, networks: Networks, later: Later
+    run: RunFolder, model: Mapping | Memory, networks: Networks, later: Later
 ) -> dict[Path, dict[str, Any]]:
     """Writes the detectors and the results of a trained run; returns folder -> results."""
     for part in run.parts:  # each category's share
@@ -38,7 +38,7 @@ def finish(
 
 
 def _evaluate(
-    run: RunFolder, model: FoldedHeads | Memory, networks: Networks, later: Later
+    run: RunFolder, model: Mapping | Memory, networks: Networks, later: Later
 ) -> dict[str, Any]:
     """Writes a detector, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):

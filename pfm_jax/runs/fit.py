@@ -17,8 +17,8 @@ from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
-from pfm_jax.model.folded import FoldedHeads
 from pfm_jax.model.problem import make_extent
+from pfm_jax.model.scoring import Mapping
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
 from pfm_jax.system.compilation import keep_programs
@@ -65,19 +65,19 @@ def fit(
     return make_detector(networks, model, config, train, held_out, origin, ignored)
 
 
-def _model(networks: Networks, train: Sequence[Example], config: Config) -> FoldedHeads | Memory:
+def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapping | Memory:
     if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
     problem = learning.make_problem(config)
     rows = learning.build_cache(config, networks, train)
     fresh = learning.fresh_state(config, networks, make_extent(problem, len(train)))
     (state,), _ = loop.train([fresh], rows, problem)
-    return learning.model_of(state, config)
+    return learning.model_of(state, config, networks, train)
 
 
 def make_detector(
     networks: Networks,
-    model: FoldedHeads | Memory,
+    model: Mapping | Memory,
     config: Config,
     train: Sequence[Example],
     held_out: Sequence[Example],

@@ -18,10 +18,11 @@ from pfm_jax.methods import IMAGES, Trained
 from pfm_jax.model import problem as mapping
 from pfm_jax.model import tiles
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import FoldedHeads, fold
+from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import Extent, Problem
+from pfm_jax.model.scoring import Mapping
 from pfm_jax.system import devices
-from pfm_jax.training import cache
+from pfm_jax.training import cache, memory
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import TrainState, init_state
 from pfm_jax.types import Example, Pair
@@ -85,6 +86,14 @@ def _whole_images(
     return FeatureCache(rows, "host")
 
 
-def model_of(state: TrainState, config: Config) -> FoldedHeads | Memory:
-    """The model of a detector, of a trained run."""
-    return fold(state.heads) if config.baseline is None else learned.kept(state.heads)
+def model_of(
+    state: TrainState, config: Config, networks: Networks, examples: Sequence[Example]
+) -> Mapping | Memory:
+    """The model of a detector, of a run trained on these images.
+
+    Raises InputError: an image that can't be read.
+    """
+    if config.baseline is not None:
+        return learned.kept(state.heads)
+    kept = memory.fit(networks, examples, config) if config.scoring.memory else None
+    return Mapping(fold(state.heads), kept)

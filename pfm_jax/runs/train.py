@@ -15,8 +15,10 @@ import numpy as np
 
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
+from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config
 from pfm_jax.model.problem import make_extent
+from pfm_jax.model.scoring import Mapping
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning, record
 from pfm_jax.runs.baseline import fit_baselines
@@ -125,8 +127,7 @@ def train_together(
                 states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
             found: dict[Path, dict[str, Any]] = {}
             for run in runs:
-                model = learning.model_of(states[run.folder], run.config)
-                found |= finish(run, model, networks, later)
+                found |= finish(run, _model(run, states[run.folder], networks), networks, later)
             return found
     finally:
         later(locks.close)  # after what it still has to write
@@ -158,6 +159,18 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
         for one in run.evaluated:
             one.detector_path.unlink(missing_ok=True)
     return state
+
+
+def _model(run: RunFolder, state: TrainState, networks: Networks) -> Mapping | Memory:
+    """Model of a trained run."""
+    spent: dict[str, float] = {}
+    try:
+        with record.timed(spent, "memory"):
+            model = learning.model_of(state, run.config, networks, run.dataset.train)
+    except InputError as error:
+        raise InputError(f"{run.folder}: {error}") from error
+    run.seconds.update(spent)  # of the last time: it is not kept with the checkpoints
+    return model
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def replaced(config: Config, changes: dict[str, Any]) -> Config:
 def _union(a: Config, b: Config) -> Config | None:
     """Common recipe of two that differ only in name and levels, else None."""
     latent = {**a.mapping.latent, **b.mapping.latent}
-    if a.scoring.standardize or {**latent, **a.mapping.latent} != latent:
+    if a.scoring.standardize or a.scoring.memory or {**latent, **a.mapping.latent} != latent:
         return None
     ordered = dict(sorted(latent.items()))
     one, other = (replaced(c, {"mapping.latent": ordered, "name": a.name}) for c in (a, b))

@@ -12,15 +12,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.inference.detector import Detector, Record, assemble, score_batch
-from pfm_jax.model import heads
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import fold
+from pfm_jax.model import scoring
 from pfm_jax.runs import record
 from pfm_jax.sweeps.plan import Job, Plan, read_json
 from pfm_jax.system import devices, files
@@ -120,9 +117,7 @@ def _detector(plan: Plan, case: str, networks: Networks, workdir: Path) -> Detec
     """A detector as fast as any of a case: heads before training, or a fitted baseline."""
     config = plan.recipe(case)
     if config.baseline is None:
-        channels = feature_channels(networks, config.levels)
-        fresh = heads.init(jax.random.key(0), channels, config.mapping)
-        return assemble(networks, fold(fresh), Record(config))
+        return assemble(networks, scoring.untrained(networks, config), Record(config))
     run, seed = needed_run(plan, case)
     path = plan.folder(workdir, run, seed, plan.categories[0]) / record.DETECTOR
     return Detector.load(path, networks=networks) if path.is_file() else None

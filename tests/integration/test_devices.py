@@ -22,10 +22,9 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.inference import detector
 from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.model import features, heads, scoring
-from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
-from pfm_jax.runs import run
+from pfm_jax.runs import learning, run
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop
@@ -61,7 +60,8 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     state = train.init_state(config.seed, channels, problem, extent)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
-    trained = make_detector(networks, fold(state.heads), config, dataset.train, [], {})
+    model = learning.model_of(state, config, networks, dataset.train)
+    trained = make_detector(networks, model, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
         "losses": losses,
@@ -69,6 +69,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
         "statistics": {k: dataclasses.replace(h, expected={}) for k, h in running.items()},
         "expected": {k: head.expected for k, head in running.items()},
         "adam": state.opt_state,
+        "memory": model.memory,
         "scores": trained.image_scores(dataset.test),
     }
     return jax.device_get(found)

@@ -236,19 +236,18 @@ def test_another_model_is_refused(
     whole = export.make(detector, THRESHOLD)
     if stage == "heads":
         weights = {
-            name: array + (name == "model/conv2_x/forward/layers/0/kernel") * np.float32(1e-3)
+            name: array + (name == "model/heads/conv2_x/forward/layers/0/kernel") * np.float32(1e-3)
             for name, array in whole.weights.items()
         }
         faulty = whole._replace(weights=weights)
     else:
-        forward = detector.model["conv3_x"]["forward"]
+        heads = detector.model.heads
+        forward = heads["conv3_x"]["forward"]
         *layers, last = forward.layers
         changed = (*layers, dataclasses.replace(last, kernel=last.kernel + 0.1))
-        head = {
-            **detector.model["conv3_x"],
-            "forward": dataclasses.replace(forward, layers=changed),
-        }
-        other = dataclasses.replace(detector, model={**detector.model, "conv3_x": head})
+        head = {**heads["conv3_x"], "forward": dataclasses.replace(forward, layers=changed)}
+        model = detector.model._replace(heads={**heads, "conv3_x": head})
+        other = dataclasses.replace(detector, model=model)
         # A program with the change inside: the weights of the file are as they should be.
         monkeypatch.setattr(artifact, "program", lambda _: export_outputs(other))
         faulty = whole

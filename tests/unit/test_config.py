@@ -98,6 +98,13 @@ def test_bad_fields_are_named(place: str, value: object) -> None:
         validate(config)
 
 
+def test_a_memory_needs_a_geometric_mean() -> None:
+    config = replaced(Config(), {"scoring.fusion": "arithmetic"})
+    with pytest.raises(InputError, match=r"config\.scoring\.memory=True: must be False with an"):
+        validate(config)
+    validate(replaced(config, {"scoring.memory": False}))
+
+
 def test_misspelt_field_is_an_error() -> None:
     for field in ("train.stepz", "trian.steps", "stepz"):
         with pytest.raises(InputError, match=rf"config\.{field}: unknown field"):

@@ -41,7 +41,8 @@ def costs(plan: Plan, found: Sequence[Cell], workdir: Path) -> dict[str, Cost]:
     for case in plan.cases:
         cells = case_cells(found, case)
         done = [read_json(c.folder / "metrics.json") for c in cells if c.metrics]
-        spent = [metrics["seconds"]["train"] for metrics in done]
+        phases = [metrics["seconds"] for metrics in done]
+        spent = [own["train"] + own.get("memory", 0.0) for own in phases]
         scoring = speed.read(workdir, case)
         measured[case] = Cost(
             over_categories(cells, "image_auroc"),
@@ -66,11 +67,11 @@ def table(plan: Plan, measured: dict[str, Cost]) -> Table:
         title="Cost: time and memory",
         note=(
             "Image AUROC in percent, mean of the categories ± deviation over (seeds). Training:"
-            " seconds for the heads of one category, its share where runs train together, with all"
-            " levels of the run that measures the case; without the features, which cases share,"
-            " but of methods that are fitted at once, with them. Scoring: one image at a time on"
-            " this machine. Model: the heads, or what another method keeps of the images, without"
-            " the networks; memory with all weights, as the compiler reports it."
+            " seconds for heads and memory of one category, its share where runs train together,"
+            " with all levels of the run that measures the case; without the features, which cases"
+            " share, but of methods that are fitted at once, with them. Scoring: one image at a"
+            " time on this machine. Model: heads and memory, or what another method keeps of the"
+            " images, without the networks; memory with all weights, as the compiler reports it."
         ),
         header=[
             *("case", "description", "image AUROC", "training (s)", "image (ms)"),

@@ -48,14 +48,6 @@ def at_finest(found: dict[str, np.ndarray], stages: tuple[str, ...]) -> np.ndarr
     return np.concatenate(parts, -1)
 
 
-def pooled(maps: np.ndarray) -> np.ndarray:
-    """Means of 3x3 positions, of zeros outside."""
-    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    _, height, width, _ = maps.shape
-    parts = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return np.mean(parts, 0)
-
-
 def test_spade_is_two_brute_force_searches(network: Network) -> None:
     method = Spade(neighbours=3)
     memory = spade.fit(network, examples(NORMAL), SIZE, method, KEY)
@@ -82,23 +74,13 @@ def test_spade_with_fewer_images_than_neighbours_uses_all(network: Network) -> N
     np.testing.assert_array_equal(few.maps, many.maps)
 
 
-def test_patchcore_keeps_what_a_greedy_search_chooses() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(60, 4)).astype(np.float32)
-    chosen = [7]
-    while len(chosen) < 12:
-        chosen.append(int(cdist(vectors, vectors[chosen]).min(1).argmax()))
-    found = patchcore.coreset(jnp.asarray(vectors), jnp.int32(7), 12)
-    np.testing.assert_array_equal(found, chosen)
-
-
 def test_patchcore_is_a_brute_force_search(network: Network) -> None:
     method = PatchCore(channels=96, coreset=0.2, neighbours=4)
     memory = patchcore.fit(network, examples(NORMAL), SIZE, method, KEY)
     kept = np.asarray(memory["vectors"], np.float64)
     assert kept.shape == (round(0.2 * 5 * 64), 192)
     found = patchcore.maps(network, memory, NEW, method)
-    rows = np.asarray(patchcore.patches(network, NEW, method), np.float64)
+    rows = np.asarray(patchcore.positions(network, NEW, method), np.float64)
     for image in range(len(NEW)):
         distances = cdist(rows[image].reshape(-1, 192), kept)
         np.testing.assert_allclose(np.ravel(found.maps[image]), distances.min(1), rtol=1e-4)
@@ -116,15 +98,6 @@ def test_one_neighbour_leaves_the_largest_distance(network: Network) -> None:
     memory = patchcore.fit(network, examples(NORMAL), SIZE, method, KEY)
     found = patchcore.maps(network, memory, NEW, method)
     np.testing.assert_array_equal(found.image_scores, found.maps.max((1, 2)))
-
-
-def test_patchcore_averages_positions_and_channels(network: Network) -> None:
-    """128 channels of conv3_x to 96 as torch's `adaptive_avg_pool1d`."""
-    found = patchcore.patches(network, NEW, PatchCore(stages=("conv3_x",), channels=96))
-    local = pooled(pyramid(network, NEW)["conv3_x"])
-    bounds = [(index * 128 // 96, -(-(index + 1) * 128 // 96)) for index in range(96)]
-    expected = np.stack([local[..., first:last].mean(-1) for first, last in bounds], -1)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_patchcore_draws_from_too_many_positions_and_says_so(

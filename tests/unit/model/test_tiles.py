@@ -12,10 +12,7 @@ import pytest
 
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import PAPER_SCORING, DataConfig
-from pfm_jax.model import heads as mapping
 from pfm_jax.model import scoring, tiles
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import fold
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.model.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
@@ -82,14 +79,13 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 @pytest.mark.slow
 def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     config = small_config()
-    channels = feature_channels(networks, LEVELS)
-    heads = fold(mapping.init(jax.random.key(0), channels, config.mapping))
+    model = scoring.untrained(networks, config)
     images = np.stack([texture(seed, 128) for seed in range(2)])
     score = jax.jit(scoring.score, static_argnames="spec")
     one = ScoringSpec(config.mapping, PLAIN, Tiles(64, 64, 0), "float32", "float32")
-    whole = score(networks, heads, None, images, one._replace(tiles=Tiles(128, 64, 0)))
+    whole = score(networks, model, None, images, one._replace(tiles=Tiles(128, 64, 0)))
     for top, left in tiles.corners(Tiles(128, 64, 0)):
         place = (slice(None), slice(top, top + 64), slice(left, left + 64))
-        alone = score(networks, heads, None, images[place], one)
+        alone = score(networks, model, None, images[place], one)
         np.testing.assert_allclose(whole.fused[place], alone.fused, atol=1e-5)
     np.testing.assert_allclose(whole.image_scores, np.asarray(whole.fused).max((1, 2)))

@@ -1,14 +1,15 @@
-"""Nearest neighbours against all distances."""
+"""Nearest neighbours and coresets against all distances."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from pfm_jax.baselines import nearest as room
-from pfm_jax.baselines.nearest import nearest, squared_distances
+from pfm_jax.model import nearest as room
+from pfm_jax.model.nearest import coreset, farthest, nearest, squared_distances
 
 
 @pytest.mark.parametrize("block", [4, 10, 64])
@@ -48,3 +49,21 @@ def test_squared_distances_are_never_negative() -> None:
     found = np.asarray(squared_distances(rows, rows))
     assert found.min() == 0
     np.testing.assert_allclose(found, cdist(rows, rows, "sqeuclidean"), rtol=1e-4, atol=100)
+
+
+def test_a_coreset_is_what_a_greedy_search_chooses() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 4)).astype(np.float32)
+    chosen = [7]
+    while len(chosen) < 12:
+        chosen.append(int(cdist(vectors, vectors[chosen]).min(1).argmax()))
+    np.testing.assert_array_equal(farthest(jnp.asarray(vectors), jnp.int32(7), 12), chosen)
+
+
+def test_a_projection_keeps_what_is_far_apart() -> None:
+    """Ten clusters, ten vectors: one of each, in a projection to fewer dimensions too."""
+    rng = np.random.default_rng(1)
+    centres = 100 * rng.normal(size=(10, 64))
+    vectors = np.repeat(centres, 30, 0) + rng.normal(size=(300, 64))
+    found = coreset(jnp.asarray(vectors, jnp.float32), jax.random.key(0), 10, 16)
+    assert sorted(np.asarray(found) // 30) == [*range(10)]

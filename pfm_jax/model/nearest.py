@@ -1,10 +1,13 @@
-"""Nearest neighbours by brute force, in blocks, on the device."""
+"""Nearest neighbours by brute force, in blocks, on the device; and coresets."""
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
 BLOCK = 8192
 """Vectors that are compared at a time."""
@@ -61,3 +64,29 @@ def _smallest(values: Array, count: int, recall: float) -> Nearest:
         return found, where
     negative, where = lax.top_k(-values, count)
     return -negative, where
+
+
+@functools.partial(jax.jit, static_argnames=("count", "dimensions"))
+def coreset(
+    vectors: Float[Array, "N D"], key: Key[Array, ""], count: int, dimensions: int
+) -> Int[Array, " K"]:
+    """Indices of vectors that cover all of them, as PatchCore chooses them (Roth et al., 2022,
+    algorithm 1): by `farthest` from a random one, in a random projection to few dimensions."""
+    first, project = jax.random.split(key)
+    matrix = jax.random.normal(project, (vectors.shape[-1], dimensions))
+    projected = jnp.dot(vectors, matrix, precision="highest")
+    return farthest(projected, jax.random.randint(first, (), 0, len(vectors)), count)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def farthest(vectors: Float[Array, "N D"], first: Int[Array, ""], count: int) -> Int[Array, " K"]:
+    """Greedy choice of vectors: after the `first`, always the one farthest from those chosen."""
+
+    def choose(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        chosen, distances = state
+        newest = vectors[chosen[index - 1]][None]
+        distances = jnp.minimum(distances, squared_distances(vectors, newest)[:, 0])
+        return chosen.at[index].set(distances.argmax()), distances
+
+    chosen = jnp.zeros(count, jnp.int32).at[0].set(first)
+    return lax.fori_loop(1, count, choose, (chosen, jnp.full(len(vectors), jnp.inf)))[0]
