@@ -1,10 +1,10 @@
-"""Sensitivity to c, to normalised predictions, to the scoring and to the schedule.
+"""Sensitivity to c, to normalised predictions, to the memory, to the scoring and to the schedule.
 
     python -m launch.sweep --config=configs/sensitivity.py --data_dir=D --weights_dir=W \\
         --categories=screw --seeds=0,1,2 --workdir=runs/sensitivity
 
 R18-R50. `paper_schedule` takes many hours a category on a CPU; to skip it, add
---cases=default,half_c,double_c,plain_prediction,paper_scoring
+--cases=default,half_c,double_c,plain_prediction,no_memory,paper_scoring
 """
 
 from typing import Any
@@ -32,6 +32,7 @@ def get_config() -> SweepConfig:
         "half_c": {"mapping.latent": {k: c // 2 for k, c in base.mapping.latent.items()}},
         "double_c": {"mapping.latent": {k: 2 * c for k, c in base.mapping.latent.items()}},
         "plain_prediction": {"mapping.normalize_prediction": False},
+        "no_memory": {"scoring.memory": False},
         "paper_scoring": {f"scoring.{name}": getattr(paper.scoring, name) for name in scoring},
         "paper_schedule": {
             "train.learning_rate": dict.fromkeys(base.levels, paper.train.learning_rate["conv4_x"]),

@@ -47,7 +47,7 @@ def nearest(
 
     shape = queries.shape[0], count
     start = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
-    firsts = block * jnp.arange(blocks)
+    firsts = block * jnp.arange(blocks, dtype=jnp.int32)
     parts = padded.reshape(blocks, block, width), norms.reshape(blocks, block), firsts
     (_, indices), _ = lax.scan(search, start, parts)
     # Anew, as differences: products of large norms lose the small distances.
@@ -57,7 +57,7 @@ def nearest(
 
 def _smallest(values: Array, count: int, recall: float) -> Nearest:
     if count == 1 and recall == 1.0:
-        where = values.argmin(1, keepdims=True)
+        where = lax.argmin(values, 1, jnp.int32)[:, None]
         return jnp.take_along_axis(values, where, 1), where
     if recall < 1.0:
         found, where = lax.approx_min_k(values, count, recall_target=recall)
@@ -75,7 +75,8 @@ def coreset(
     first, project = jax.random.split(key)
     matrix = jax.random.normal(project, (vectors.shape[-1], dimensions))
     projected = jnp.dot(vectors, matrix, precision="highest")
-    return farthest(projected, jax.random.randint(first, (), 0, len(vectors)), count)
+    start = jax.random.randint(first, (), 0, len(vectors), jnp.int32)
+    return farthest(projected, start, count)
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -86,7 +87,7 @@ def farthest(vectors: Float[Array, "N D"], first: Int[Array, ""], count: int) ->
         chosen, distances = state
         newest = vectors[chosen[index - 1]][None]
         distances = jnp.minimum(distances, squared_distances(vectors, newest)[:, 0])
-        return chosen.at[index].set(distances.argmax()), distances
+        return chosen.at[index].set(lax.argmax(distances, 0, jnp.int32)), distances
 
     chosen = jnp.zeros(count, jnp.int32).at[0].set(first)
     return lax.fori_loop(1, count, choose, (chosen, jnp.full(len(vectors), jnp.inf)))[0]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Key, UInt8
+from jaxtyping import Float, UInt8, UInt32
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.config import Config
@@ -44,28 +44,30 @@ def fit(networks: Networks, examples: Sequence[Example], config: Config) -> Floa
         log.warning("the memory is of %d of %d images", len(examples[::every]), len(examples))
         examples = examples[::every]
     levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
-    drawing, choosing = jax.random.split(jax.random.key(config.seed))
     most, found, done = CANDIDATES // len(examples), [], 0
     for images, real in batches(examples, config.data.image_size, devices.batch_size(), "memory"):
-        key = jax.random.fold_in(drawing, done)
-        drawn = _drawn(networks, devices.shard_batch(images), key, levels, cut)
+        which = np.uint32(config.seed), np.uint32(done + 1)
+        drawn = _drawn(networks, devices.shard_batch(images), *which, levels, cut)
         found.append(devices.fetch(drawn)[:real, :most])
         done += real
     rows = np.concatenate(found).reshape(-1, found[0].shape[-1])
     # Over and over, up to a power of two: a program is compiled for each.
     room = max(1 << (len(rows) - 1).bit_length(), patches.POSITIONS)
-    return devices.replicate(_chosen(np.resize(rows, (room, rows.shape[1])), choosing))
+    candidates = np.resize(rows, (room, rows.shape[1]))
+    return devices.replicate(_chosen(candidates, np.uint32(config.seed)))
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "cut"))
 def _drawn(
     networks: Networks,
     images: UInt8[Array, "B H W 3"],
-    key: Key[Array, ""],
+    seed: UInt32[Array, ""],
+    batch: UInt32[Array, ""],
     levels: tuple[str, ...],
     cut: Tiles,
 ) -> Float[Array, "B K C"]:
-    """Positions drawn of each image, of all its tiles in turn."""
+    """Positions drawn of each image, of all its tiles in turn, by a key of seed and batch."""
+    key = jax.random.fold_in(jax.random.key(seed), batch)
     of_tile = max(MOST_OF_IMAGE // len(tiles.corners(cut)), 1)
 
     def drawn(tile: Array) -> Array:
@@ -82,5 +84,6 @@ def _drawn(
 
 
 @jax.jit
-def _chosen(candidates: Float[Array, "N C"], key: Key[Array, ""]) -> Float[Array, "M C"]:
+def _chosen(candidates: Float[Array, "N C"], seed: UInt32[Array, ""]) -> Float[Array, "M C"]:
+    key = jax.random.fold_in(jax.random.key(seed), 0)  # batches are numbered from 1
     return candidates[coreset(candidates, key, patches.POSITIONS, PROJECTION)]

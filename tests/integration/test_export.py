@@ -136,7 +136,7 @@ def test_any_batch_size_and_all_platforms(detector: Detector, exported: Path) ->
     for count in (1, 3, 11):
         outputs = run(IMAGES[:count, :64, :64])
         assert outputs["anomaly_maps"].shape == (count, 64, 64)
-        assert set(outputs["levels"]) == {"conv2_x", "conv3_x", "conv4_x"}
+        assert set(outputs["levels"]) == {"conv2_x", "conv3_x", "conv4_x", "memory"}
         np.testing.assert_allclose(outputs["image_scores"], scores[:count], atol=1e-5)
 
 
@@ -223,7 +223,7 @@ def test_files_that_are_no_artefact(fault: str, exported: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
-    [("heads", "weight model/conv2_x"), ("program", "anomaly map at conv3_x")],
+    [("heads", "weight model/heads/conv2_x"), ("program", "anomaly map at conv3_x")],
 )
 def test_another_model_is_refused(
     stage: str,

@@ -12,7 +12,7 @@ from typing import Any
 from tests.synthetic import make_category, make_weights
 
 ROOT = Path(__file__).parents[2]
-MOST_PROGRAMS = 9
+MOST_PROGRAMS = 11
 
 
 def launch(place: Path, category: str, workdir: str, *first: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_main_job(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             **{"test_good": 3, "test_anomalous": 4},
         }
         assert found["decisions"] is None, "no images were held out"
-        assert set(found["seconds"]) == {"features", "train", "evaluate"}
+        assert set(found["seconds"]) == {"features", "train", "memory", "evaluate"}
         assert found["config"] == json.loads(json.dumps(dataclasses.asdict(small_config())))
         assert {"seed", "versions", "device", "data", "weights", "step"} <= set(found)
         with Image.open(folder / "heatmaps.png") as picture:
@@ -203,6 +203,7 @@ def test_one_level_one_direction_whole_images_without_masks(
             "data.dataset": "folder",
             "mapping.directions": ("forward",),
             "mapping.latent": {"conv4_x": 8},
+            "scoring.memory": False,
         },
     )
     place = Sources(str(tmp_path / "data"), sources.weights_dir)
@@ -257,7 +258,7 @@ def test_a_new_pair_of_networks_is_one_config_file(sources: Sources, tmp_path: P
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "runs" / "tile" / "metrics.json").read_text())
     assert found["weights"].keys() == {"resnet34", "vgg16"}
-    assert found["levels"].keys() == {"conv3_x", "conv4_x"}
+    assert found["levels"].keys() == {"conv3_x", "conv4_x", "memory"}
     assert found["image_auroc"] == 1, "a red square on a grey grid"
     gallery = tmp_path / "runs" / "tile" / "gallery"
     for index, picture in enumerate(json.loads((gallery / "gallery.json").read_text())):

@@ -67,7 +67,7 @@ def test_a_cell_is_what_training_its_case_alone_gives(
     plan, workdir = swept
     cells = {(c.case, c.category, c.seed): c for c in results.cells(plan, workdir)}
     for case in ("pfm", "deep", "two", "random"):
-        config = replaced(small_config(), {**CASES[case], "seed": 1})
+        config = replaced(small_sweep().base, {**CASES[case], "seed": 1})
         alone = train_categories(config, sources, "tile", tmp_path / case)["tile"]
         for metric in (*PAPER_METRICS, "image_ap"):
             found = cells[case, "tile", 1].metrics[metric]

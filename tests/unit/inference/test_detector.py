@@ -94,8 +94,9 @@ def test_maps_at_the_images_size_are_bilinear(detector: Detector) -> None:
     resized = np.asarray(Image.fromarray(image[0]).resize((64, 64), Image.Resampling.LANCZOS))
     _, maps = small(resized[None])
     np.testing.assert_allclose(full, scoring.upsample(maps, 150, 150)[0], atol=1e-5)
-    powers = np.asarray(maps, np.float64) ** 11
-    np.testing.assert_allclose(scores[0], powers.mean() ** (1 / 11), 1e-5)
+    exponent = detector.config.scoring.sharpness
+    powers = np.asarray(maps, np.float64) ** exponent
+    np.testing.assert_allclose(scores[0], powers.mean() ** (1 / exponent), 1e-5)
 
 
 @pytest.mark.parametrize(

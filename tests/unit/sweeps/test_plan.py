@@ -63,8 +63,8 @@ def test_the_ablation_is_table_7() -> None:
     assert (networks.source, networks.target) == ("vgg16_bn", "vgg19_bn")
     assert len(plan.configs) == 8
     assert make_plan(sensitivity.get_config(), ("screw",), (0,)).configs.keys() == {
-        *("default", "half_c", "double_c", "plain_prediction", "paper_scoring"),
-        "paper_schedule",
+        *("default", "half_c", "double_c", "plain_prediction", "no_memory"),
+        *("paper_scoring", "paper_schedule"),
     }
 
 
