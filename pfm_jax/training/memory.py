@@ -22,7 +22,7 @@ from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.types import Example
 
-CANDIDATES = 2**16
+CANDIDATES = 2**17
 """Positions that they are chosen from, drawn at random of all images alike."""
 
 MOST_OF_IMAGE = 1024

@@ -28,7 +28,11 @@ def fitted(folder: Path, config: Config) -> Detector:
 
 CHANGES = {
     "bfloat16": {"scoring.precision": "auto"},
-    "standardised": {"scoring.standardize": True, "scoring.fusion": "arithmetic"},
+    "standardised": {
+        "scoring.standardize": True,
+        "scoring.fusion": "arithmetic",
+        "scoring.memory": False,
+    },
 }
 
 
