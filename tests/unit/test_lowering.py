@@ -19,7 +19,7 @@ from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.sweeps.plan import replaced
-from pfm_jax.training import cache, loop, sampling
+from pfm_jax.training import cache, loop, memory, sampling
 from pfm_jax.training.step import init_state
 from pfm_jax.types import Batch
 from tests.synthetic import LEVELS, small_config
@@ -103,6 +103,18 @@ def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
     rows = cache.cache_shapes(networks(), 8, cut, LEVELS)
     assert text_of(cache._store_on_device, platform, rows, COUNT, networks(), IMAGES, LEVELS, cut)
     assert text_of(cache._zeros, platform, tuple(rows.items()))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_memory_is_lowered(tiled: bool, platform: str) -> None:
+    changes = {"data.tile_size": 32, "data.tile_overlap": 0} if tiled else {}
+    cut = make_problem(replaced(small_config(), changes)).tiles
+    number = jax.ShapeDtypeStruct((), np.uint32)
+    args = networks(), IMAGES, number, number
+    assert text_of(memory._drawn, platform, *args, levels=LEVELS, cut=cut)
+    candidates = jax.ShapeDtypeStruct((4096, 1024), np.float32)
+    assert text_of(memory._chosen, platform, candidates, number)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
