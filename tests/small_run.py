@@ -1,4 +1,7 @@
-"""A small run as a config file for the command; enough steps to be interrupted."""
+"""A small run as a config file for the command; enough steps to be interrupted.
+
+It has no memory, which would be made after all that is interrupted.
+"""
 
 from pfm_jax.config import Config
 from pfm_jax.sweeps.plan import replaced
@@ -6,4 +9,5 @@ from tests.synthetic import small_config
 
 
 def get_config() -> Config:
-    return replaced(small_config(steps=400, checkpoint_every=50), {"data.held_out": 0.2})
+    changes = {"data.held_out": 0.2, "scoring.memory": False}
+    return replaced(small_config(steps=400, checkpoint_every=50), changes)

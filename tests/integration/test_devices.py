@@ -121,7 +121,7 @@ def free_port() -> int:
 
 
 def start(
-    sources: Sources, workdir: Path, processes: int, steps: int = 50
+    sources: Sources, workdir: Path, processes: int, steps: int = 50, *, memory: bool = False
 ) -> list[subprocess.Popen[str]]:
     """`launch.train` by so many processes on loopback, each with one device and a cache."""
     port, started = free_port(), []
@@ -135,7 +135,7 @@ def start(
             *(sys.executable, "-m", "launch.train", "--config=tests/small_run.py"),
             *(f"--config.train.steps={steps}", "--config.train.precision=float32"),
             "--config.train.checkpoint_every=25",
-            "--config.scoring.precision=float32",
+            *("--config.scoring.precision=float32", f"--config.scoring.memory={memory}"),
             "--config.seed=1",  # a head of seed 0 amplifies rounding a hundredfold
             *(f"--data_dir={sources.data_dir}", f"--weights_dir={sources.weights_dir}"),
             *("--category=grid", f"--workdir={workdir}"),
@@ -154,7 +154,7 @@ def finished(started: list[subprocess.Popen[str]]) -> None:
 
 
 def launch(sources: Sources, workdir: Path, processes: int) -> None:
-    finished(start(sources, workdir, processes))
+    finished(start(sources, workdir, processes, memory=True))
 
 
 def test_one_sigterm_ends_all_processes(sources: Sources, tmp_path: Path) -> None:

@@ -18,7 +18,12 @@ MOST_PROGRAMS = 11
 def launch(place: Path, category: str, workdir: str, *first: str) -> dict[str, Any]:
     command = [
         *(sys.executable, "-m", "tests.programs", *first, "--config=tests/small_run.py"),
-        *("--config.train.steps=60", f"--category={category}", "--seeds=0,1"),
+        *(
+            "--config.train.steps=60",
+            "--config.scoring.memory=true",
+            f"--category={category}",
+            "--seeds=0,1",
+        ),
         *(f"--data_dir={place / 'data'}", f"--weights_dir={place / 'weights'}"),
         f"--workdir={place / workdir}",
     ]
