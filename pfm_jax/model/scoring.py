@@ -39,8 +39,9 @@ def untrained(networks: Networks, config: Config) -> Mapping:
     """A model of random heads, and a memory of zeros: of the shapes, and so the speed, of any."""
     levels = config.levels
     fresh = heads.init(jax.random.key(0), feature_channels(networks, levels), config.mapping)
-    zeros = jnp.zeros(patches.memory_shape(networks, levels).shape)
-    return Mapping(fold(fresh), zeros if config.scoring.memory else None)
+    if not config.scoring.memory:
+        return Mapping(fold(fresh))
+    return Mapping(fold(fresh), jnp.zeros(patches.memory_shape(networks, levels).shape))
 
 
 class ScoringSpec(NamedTuple):
