@@ -138,7 +138,7 @@ class ScoringConfig:
             float32, the heads' products in bfloat16 where the device has units for it.
         expected: divide each residual by the one to expect there (`training.expectation`).
         relative: level -> power of its own mean that its map is divided by instead.
-        memory: one more map, `"memory"`: distance to positions of normal images (`model.patches`).
+        memory: one more map, `"memory"`: distance to normal features there (`model.patches`).
         weights: level, or `"memory"` -> weight in the mean of the maps, where others have 1.
         fusion: `"geometric"` or `"arithmetic"` mean of the maps.
         smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
@@ -150,13 +150,13 @@ class ScoringConfig:
 
     precision: str = "auto"
     expected: bool = True
-    relative: dict[str, float] = _each(MAPPED[:1], 1.25)
+    relative: dict[str, float] = _each(MAPPED[:1], 1.5)
     memory: bool = True
-    weights: dict[str, float] = _each((*MAPPED, MEMORY), 2.0, 0.875, 1.25, 0.75, 2.5)
+    weights: dict[str, float] = _each((*MAPPED, MEMORY), 2.5, 0.875, 1.25, 0.75, 4.0)
     fusion: str = "geometric"
     smoothing: float = 1 / 64
     standardize: bool = False
-    sharpness: float = 14.0
+    sharpness: float = 16.0
 
     __hash__ = _by_value
 

@@ -1,7 +1,8 @@
-"""Features of positions and what surrounds them, and how far they are from remembered ones."""
+"""Features of positions and what surrounds them, and how far they are from normal ones."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -12,19 +13,21 @@ from jax import Array
 from jaxtyping import Float
 
 from pfm_jax.backbones.networks import Networks
+from pfm_jax.model import tiles
 from pfm_jax.model.features import pyramids
-from pfm_jax.model.nearest import nearest
+from pfm_jax.model.tiles import Tiles
 from pfm_jax.types import FeaturePyramid, stages
 
-POSITIONS = 2048
-"""Positions of a memory: as many of every data set, so that one program scores by all."""
+KEPT = 32
+"""Features that a memory has of each position: as many of every data set, so that one program
+scores by all."""
 
-CHANNELS = 512
+CHANNELS = 128
 """Channels that each stage of a memory is averaged to."""
 
 
 def patches(
-    pyramid: FeaturePyramid, names: Sequence[str], channels: int = CHANNELS
+    pyramid: FeaturePyramid, names: Sequence[str], channels: int
 ) -> Float[Array, "B h w C"]:
     """Features of positions, as PatchCore's (Roth et al., 2022, section 3.1): each stage averaged
     over 3x3 positions and to so many channels, at the grid of the first."""
@@ -54,19 +57,34 @@ def of_levels(pyramid: FeaturePyramid, levels: Sequence[str]) -> Float[Array, "B
     sides = {name: pyramid[name].shape[1] for name in (stages(level).target for level in levels)}
     finest = max(sides.values())
     coarser = [name for name, side in sides.items() if side < finest]
-    return patches(pyramid, sorted(coarser or sides, key=lambda name: (-sides[name], name)))
+    names = sorted(coarser or sides, key=lambda name: (-sides[name], name))
+    return patches(pyramid, names, CHANNELS)
 
 
-def memory_shape(networks: Networks, levels: Sequence[str]) -> jax.ShapeDtypeStruct:
-    """Shape `[M, C]` of a memory."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+def memory_shape(networks: Networks, levels: Sequence[str], cut: Tiles) -> jax.ShapeDtypeStruct:
+    """Shape `[T, h, w, K, C]` of a memory: features of each position of each tile."""
+    image = jax.ShapeDtypeStruct((1, cut.size, cut.size, 3), np.uint8)
     one = jax.eval_shape(lambda n, x: of_levels(pyramids(n, x).target, levels), networks, image)
-    return jax.ShapeDtypeStruct((POSITIONS, one.shape[-1]), one.dtype)
+    _, height, width, channels = one.shape
+    shape = len(tiles.corners(cut)), height, width, KEPT, channels
+    return jax.ShapeDtypeStruct(shape, one.dtype)
 
 
 def distances(
-    features: Float[Array, "B h w C"], memory: Float[Array, "M C"]
+    features: Float[Array, "B h w C"], memory: Float[Array, "h w K C"]
 ) -> Float[Array, "B h w"]:
-    """Distance of each position to the nearest remembered one."""
-    found, _ = nearest(features.reshape(-1, features.shape[-1]), memory, 1)
-    return found.reshape(features.shape[:3])
+    """Distance of each position to the nearest that is remembered there or next to it."""
+    height, width = memory.shape[:2]
+    steps = [(y, x) for y in range(3) for x in range(3)]
+    wide = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # A memory is far larger than features: it is read once, with the positions around each of its.
+    around = jnp.stack([wide[:, y : y + height, x : x + width] for y, x in steps], 3)
+    products = jnp.einsum("bhwsc,hwkc->bhwsk", around, memory, precision="highest")
+    squares = ((memory**2).sum(-1)[None, :, :, None] - 2 * products).min(-1)
+    squares = jnp.pad(squares, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=jnp.inf)
+    found = (
+        squares[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width, index]
+        for index, (y, x) in enumerate(steps)
+    )
+    least = functools.reduce(jnp.minimum, found) + (features**2).sum(-1)
+    return jnp.sqrt(jnp.maximum(least, 0))

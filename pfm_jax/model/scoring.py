@@ -28,7 +28,8 @@ class Mapping(NamedTuple):
     """The model of a detector: what is learnt of normal images.
 
     Attributes:
-        memory: features of some of their positions `[M, C]`, with `scoring.memory`; see `patches`.
+        memory: features of each of their positions `[T, h, w, K, C]`, with `scoring.memory`; see
+            `patches`.
     """
 
     heads: FoldedHeads
@@ -41,7 +42,8 @@ def untrained(networks: Networks, config: Config) -> Mapping:
     fresh = heads.init(jax.random.key(0), feature_channels(networks, levels), config.mapping)
     if not config.scoring.memory:
         return Mapping(fold(fresh))
-    return Mapping(fold(fresh), jnp.zeros(patches.memory_shape(networks, levels).shape))
+    cut = tiles.scoring_tiles(config.data)
+    return Mapping(fold(fresh), jnp.zeros(patches.memory_shape(networks, levels, cut).shape))
 
 
 class ScoringSpec(NamedTuple):
@@ -157,13 +159,14 @@ def score(
     how, dtype, levels = spec.scoring, jnp.dtype(spec.head_precision), tuple(spec.mapping.latent)
     expected = tuple(k for k in levels if how.expected and k not in how.relative)
 
-    def maps_of(images: Array) -> dict[str, Array]:
+    def maps_of(images: Array, memory: Array | None) -> dict[str, Array]:
         pair = pyramids(networks, images, spec.network_precision)
         features = at_levels(pair, levels, networks.neighbourhood)
         maps = anomaly_maps(model.heads, features, spec.mapping, expected, dtype)
-        if model.memory is not None:
+        if memory is not None:
             positions = patches.of_levels(pair.target, levels)
-            maps[MEMORY] = patches.distances(positions, model.memory)
+            maps[MEMORY] = patches.distances(positions, memory)
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
-    return fuse(tiles.blended(maps_of, images, spec.tiles), how, normality, ignored)
+    maps = tiles.blended(maps_of, images, spec.tiles, model.memory)
+    return fuse(maps, how, normality, ignored)

@@ -5,7 +5,7 @@ serves all. An image that is not cut is one tile.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -44,20 +44,28 @@ def corners(tiles: Tiles) -> list[tuple[int, int]]:
     return [(top, left) for top in starts for left in starts]
 
 
-def each(function: Callable[[Array], Tree], images: Shaped[Array, "B H W C"], tiles: Tiles) -> Tree:
+def each(
+    function: Callable[[Array, Any], Tree],
+    images: Shaped[Array, "B H W C"],
+    tiles: Tiles,
+    own: Any = None,
+) -> Tree:
     """Applies a function to tile after tile of all images, in the memory of one.
 
-    `function`: tiles `[B, size, size, C]` -> a pytree. Returns its results, stacked `[T, ...]`.
+    `function`: tiles `[B, size, size, C]`, and what is their `own`, of arrays `[T, ...]` -> a
+    pytree. Returns its results, stacked `[T, ...]`.
     """
     places = corners(tiles)
     if len(places) == 1:
-        return jax.tree.map(lambda leaf: leaf[None], function(images))
+        found = function(images, jax.tree.map(lambda leaf: leaf[0], own))
+        return jax.tree.map(lambda leaf: leaf[None], found)
     shape = (images.shape[0], tiles.size, tiles.size, images.shape[3])
 
-    def one(corner: Array) -> Tree:
-        return function(lax.dynamic_slice(images, (0, corner[0], corner[1], 0), shape))
+    def one(tile: tuple[Array, Any]) -> Tree:
+        (top, left), given = tile
+        return function(lax.dynamic_slice(images, (0, top, left, 0), shape), given)
 
-    return lax.map(one, jnp.array(places))
+    return lax.map(one, (jnp.array(places), own))
 
 
 def window(tiles: Tiles) -> Float[np.ndarray, "s s"]:
@@ -68,14 +76,17 @@ def window(tiles: Tiles) -> Float[np.ndarray, "s s"]:
 
 
 def blended(
-    maps_of: Callable[[Array], dict[str, Array]], images: Shaped[Array, "B H W C"], tiles: Tiles
+    maps_of: Callable[[Array, Any], dict[str, Array]],
+    images: Shaped[Array, "B H W C"],
+    tiles: Tiles,
+    own: Any = None,
 ) -> dict[str, Float[Array, "B H W"]]:
     """Blends the maps of an image's tiles into maps of the image, in the memory of one tile.
 
-    `maps_of`: tiles `[B, size, size, C]` -> maps `[B, size, size]` by name.
+    `maps_of`: as the function of `each`, to maps `[B, size, size]` by name.
     """
     places = corners(tiles)
-    found = each(maps_of, images, tiles)
+    found = each(maps_of, images, tiles, own)
     if len(places) == 1:
         return jax.tree.map(lambda maps: maps[0], found)
     weight = window(tiles)

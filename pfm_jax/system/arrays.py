@@ -15,7 +15,7 @@ import safetensors.numpy
 from pfm_jax.system import files
 from pfm_jax.types import InputError
 
-FORMAT = "pfm_jax detector 5"
+FORMAT = "pfm_jax detector 6"
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:

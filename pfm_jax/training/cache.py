@@ -78,7 +78,7 @@ def _rows_of(
     """Rows of a batch, float16, image after image and tile after tile of each; and, for each level
     and network, whether an image's features are finite `[B]`.
     """
-    found = tiles.each(lambda part: extract(networks, part, levels), images, cut)
+    found = tiles.each(lambda part, _: extract(networks, part, levels), images, cut)
     finite = jax.tree.map(lambda f: jnp.isfinite(f).all((0, 2, 3, 4)), found)
     rows = jax.tree.map(
         lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]).astype(jnp.float16), found

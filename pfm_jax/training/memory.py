@@ -1,4 +1,4 @@
-"""Memory of normal images: a coreset of their positions, kept once the heads are trained."""
+"""Memory of normal images: features of each position, kept once the heads are trained."""
 
 from __future__ import annotations
 
@@ -22,68 +22,57 @@ from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.types import Example
 
-CANDIDATES = 2**17
-"""Positions that they are chosen from, drawn at random of all images alike."""
-
-MOST_OF_IMAGE = 1024
-"""Positions drawn of an image, at most."""
+CANDIDATES = 2**20
+"""Positions of all images together that it is chosen from, at most: a gibibyte of features."""
 
 PROJECTION = 128
-"""Dimensions of the random projection that they are chosen in."""
+"""Dimensions of the random projection that it is chosen in."""
 
 log = logging.getLogger(__name__)
 
 
-def fit(networks: Networks, examples: Sequence[Example], config: Config) -> Float[Array, "M C"]:
-    """Keeps positions of normal images, on every device; see `patches.of_levels`.
+def fit(
+    networks: Networks, examples: Sequence[Example], config: Config
+) -> Float[Array, "T h w K C"]:
+    """Keeps features of each position, of as few images as are unlike, on every device.
 
-    Where images have fewer than `patches.POSITIONS`, some are kept twice. Raises InputError: an
-    image that can't be read.
+    Of fewer images than `patches.KEPT`, some are kept twice. Raises InputError: an image that
+    can't be read.
     """
-    if (every := -(-len(examples) // CANDIDATES)) > 1:
+    levels, cut = tuple(config.mapping.latent), tiles.scoring_tiles(config.data)
+    count, height, width, *_ = patches.memory_shape(networks, levels, cut).shape
+    most = max(CANDIDATES // (count * height * width), 1)
+    if (every := -(-len(examples) // most)) > 1:
         log.warning("the memory is of %d of %d images", len(examples[::every]), len(examples))
         examples = examples[::every]
-    levels, cut = tuple(config.mapping.latent), tiles.training_tiles(config.data)
-    most, found, done = CANDIDATES // len(examples), [], 0
+    found = []
     for images, real in batches(examples, config.data.image_size, devices.batch_size(), "memory"):
-        which = np.uint32(config.seed), np.uint32(done + 1)
-        drawn = _drawn(networks, devices.shard_batch(images), *which, levels, cut)
-        found.append(devices.fetch(drawn)[:real, :most])
-        done += real
-    rows = np.concatenate(found).reshape(-1, found[0].shape[-1])
+        seen = _seen(networks, devices.shard_batch(images), levels, cut)
+        found.append(devices.fetch(seen)[:, :real])
+    features = np.concatenate(found, 1)
     # Over and over, up to a power of two: a program is compiled for each.
-    room = max(1 << (len(rows) - 1).bit_length(), patches.POSITIONS)
-    candidates = np.resize(rows, (room, rows.shape[1]))
-    return devices.replicate(_chosen(candidates, np.uint32(config.seed)))
+    room = max(1 << (len(examples) - 1).bit_length(), patches.KEPT)
+    which, seed = np.arange(room) % len(examples), np.uint32(config.seed)
+    kept = [[_chosen(tile[which, row], seed) for row in range(height)] for tile in features]
+    return devices.replicate(jnp.stack([jnp.stack(rows) for rows in kept]))
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "cut"))
-def _drawn(
-    networks: Networks,
-    images: UInt8[Array, "B H W 3"],
-    seed: UInt32[Array, ""],
-    batch: UInt32[Array, ""],
-    levels: tuple[str, ...],
-    cut: Tiles,
-) -> Float[Array, "B K C"]:
-    """Positions drawn of each image, of all its tiles in turn, by a key of seed and batch."""
-    key = jax.random.fold_in(jax.random.key(seed), batch)
-    of_tile = max(MOST_OF_IMAGE // len(tiles.corners(cut)), 1)
+def _seen(
+    networks: Networks, images: UInt8[Array, "B H W 3"], levels: tuple[str, ...], cut: Tiles
+) -> Float[Array, "T B h w C"]:
+    def features(tile: Array, _: None) -> Array:
+        return patches.of_levels(pyramids(networks, tile).target, levels)
 
-    def drawn(tile: Array) -> Array:
-        features = patches.of_levels(pyramids(networks, tile).target, levels)
-        rows = features.reshape(tile.shape[0], -1, features.shape[-1])
-        shape = (min(of_tile, rows.shape[1]),)
-        keys = jax.random.split(key, tile.shape[0])
-        return jax.vmap(lambda own, of: jax.random.choice(own, of, shape, replace=False))(
-            keys, rows
-        )
-
-    found = jnp.moveaxis(tiles.each(drawn, images, cut), 0, 2)
-    return found.reshape(found.shape[0], -1, found.shape[-1])
+    return tiles.each(features, images, cut)
 
 
 @jax.jit
-def _chosen(candidates: Float[Array, "N C"], seed: UInt32[Array, ""]) -> Float[Array, "M C"]:
-    key = jax.random.fold_in(jax.random.key(seed), 0)  # batches are numbered from 1
-    return candidates[coreset(candidates, key, patches.POSITIONS, PROJECTION)]
+def _chosen(features: Float[Array, "N w C"], seed: UInt32[Array, ""]) -> Float[Array, "w K C"]:
+    """Features of a coreset of the images, another at each of a row's positions."""
+    key = jax.random.key(seed)
+
+    def chosen(own: Array) -> Array:
+        return own[coreset(own, key, patches.KEPT, PROJECTION)]
+
+    return jax.vmap(chosen)(features.swapaxes(0, 1))

@@ -263,7 +263,9 @@ def export_outputs(detector: Detector) -> Callable[[np.ndarray], dict[str, Any]]
 
 def test_tiles_are_exported(detector: Detector, tmp_path: Path) -> None:
     data = dataclasses.replace(detector.config.data, image_size=128, tile_size=64, tile_overlap=16)
-    cut = with_recipe(detector, dataclasses.replace(detector.config, data=data))
+    memory = jnp.tile(detector.model.memory, (9, 1, 1, 1, 1))
+    model = detector.model._replace(memory=memory)
+    cut = with_recipe(detector, dataclasses.replace(detector.config, data=data), model=model)
     export.write(cut, THRESHOLD, examples(IMAGES), tmp_path / "tiles.pfm")
     scorer = artifact.load(tmp_path / "tiles.pfm")
     images = np.stack([texture(seed, 128) for seed in range(3)])

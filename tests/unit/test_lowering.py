@@ -14,7 +14,7 @@ from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks
 from pfm_jax.evaluation.evaluate import _judged
 from pfm_jax.inference.detector import Record, score_batch, shapes
-from pfm_jax.model import heads
+from pfm_jax.model import heads, patches
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, make_problem
@@ -110,11 +110,9 @@ def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
 def test_a_memory_is_lowered(tiled: bool, platform: str) -> None:
     changes = {"data.tile_size": 32, "data.tile_overlap": 0} if tiled else {}
     cut = make_problem(replaced(small_config(), changes)).tiles
-    number = jax.ShapeDtypeStruct((), np.uint32)
-    args = networks(), IMAGES, number, number
-    assert text_of(memory._drawn, platform, *args, levels=LEVELS, cut=cut)
-    candidates = jax.ShapeDtypeStruct((4096, 1024), np.float32)
-    assert text_of(memory._chosen, platform, candidates, number)
+    assert text_of(memory._seen, platform, networks(), IMAGES, levels=LEVELS, cut=cut)
+    features = jax.ShapeDtypeStruct((256, 32, 2 * patches.CHANNELS), np.float32)
+    assert text_of(memory._chosen, platform, features, jax.ShapeDtypeStruct((), np.uint32))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

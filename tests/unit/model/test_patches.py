@@ -12,6 +12,7 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.config import NetworksConfig
 from pfm_jax.model import patches, scoring
 from pfm_jax.model.features import pyramids
+from pfm_jax.model.tiles import scoring_tiles
 from tests.synthetic import small_config, texture
 
 RNG = np.random.default_rng(0)
@@ -42,10 +43,28 @@ def test_positions_and_channels_are_averaged() -> None:
 def test_a_memory_is_of_all_stages_but_the_finest() -> None:
     levels = ("fine", "fine>mid", "mid<low", "low")
     found = patches.of_levels(PYRAMID, levels)
-    np.testing.assert_array_equal(found, patches.patches(PYRAMID, ("mid", "low")))
+    np.testing.assert_array_equal(found, patches.patches(PYRAMID, ("mid", "low"), patches.CHANNELS))
     assert found.shape == (2, 4, 4, 2 * patches.CHANNELS)
     one = patches.of_levels(PYRAMID, ("fine:mid", "low:mid"))
-    np.testing.assert_array_equal(one, patches.patches(PYRAMID, ("mid",)))
+    np.testing.assert_array_equal(one, patches.patches(PYRAMID, ("mid",), patches.CHANNELS))
+
+
+def nearest_around(features: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Distances of features `[B, h, w, C]` to the nearest of the places at most a step away."""
+    batch, height, width, channels = features.shape
+    found = np.empty((batch, height, width))
+    for y in range(height):
+        for x in range(width):
+            near = memory[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].reshape(-1, channels)
+            found[:, y, x] = cdist(features[:, y, x], near).min(1)
+    return found
+
+
+def test_a_distance_is_to_the_nearest_around() -> None:
+    features, memory = RNG.normal(size=(2, 3, 5, 4)), RNG.normal(size=(3, 5, 6, 4))
+    given = (jnp.asarray(array, jnp.float32) for array in (features, memory))
+    found = patches.distances(*given)
+    np.testing.assert_allclose(found, nearest_around(features, memory), rtol=1e-4)
 
 
 def test_its_map_is_the_distance_to_the_nearest() -> None:
@@ -54,7 +73,8 @@ def test_its_map_is_the_distance_to_the_nearest() -> None:
     networks, _ = load_networks(
         dataclasses.replace(config.networks, pretrained=False), config.levels
     )
-    memory = RNG.normal(size=patches.memory_shape(networks, config.levels).shape)[:300]
+    cut = scoring_tiles(config.data)
+    memory = RNG.normal(size=patches.memory_shape(networks, config.levels, cut).shape)
     model = scoring.untrained(networks, config)._replace(memory=jnp.asarray(memory, jnp.float32))
     images = jnp.stack([texture(seed) for seed in range(2)])
     plain = dataclasses.replace(
@@ -64,7 +84,7 @@ def test_its_map_is_the_distance_to_the_nearest() -> None:
     found = scoring.score(networks, model, None, images, spec)
     pyramid = pyramids(networks, images).target
     rows = np.asarray(patches.of_levels(pyramid, config.levels))
-    near = cdist(rows.reshape(-1, rows.shape[-1]), memory).min(1).reshape(rows.shape[:3])
+    near = nearest_around(rows, memory[0])
     whole = scoring.upsample(jnp.asarray(near, jnp.float32), 64, 64)
     np.testing.assert_allclose(found.levels["memory"], whole, rtol=1e-4)
     assert [*found.levels] == [*config.maps]

@@ -1,4 +1,4 @@
-"""A memory against the positions of the images that it is of."""
+"""A memory against the features of the images that it is of."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.model import patches
 from pfm_jax.model.features import pyramids
+from pfm_jax.model.tiles import scoring_tiles
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import memory
 from tests.synthetic import small_config, texture
 
-NORMAL = np.stack([texture(seed, 128) for seed in range(6)])
-CONFIG = replaced(small_config(), {"data.image_size": 128, "networks.pretrained": False})
-TILED = replaced(CONFIG, {"data.tile_size": 64, "data.tile_overlap": 0})
+NORMAL = np.stack([texture(seed, 96) for seed in range(6)])
+CONFIG = replaced(small_config(), {"data.image_size": 96, "networks.pretrained": False})
+TILED = replaced(CONFIG, {"data.tile_size": 64, "data.tile_overlap": 32})
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,14 @@ def networks() -> Networks:
 
 
 def positions(networks: Networks, images: np.ndarray) -> np.ndarray:
+    """Features `[P, N, C]` of each position of some images or tiles."""
     found = patches.of_levels(pyramids(networks, jnp.asarray(images)).target, CONFIG.levels)
-    return np.asarray(found).reshape(-1, found.shape[-1])
+    return np.asarray(found).reshape(len(images), -1, found.shape[-1]).swapaxes(0, 1)
 
 
-def tiles_of(images: np.ndarray) -> np.ndarray:
-    corners = [(y, x) for y in (0, 64) for x in (0, 64)]
-    return np.concatenate([images[:, y : y + 64, x : x + 64] for y, x in corners])
+def of_positions(kept: np.ndarray) -> np.ndarray:
+    """Rows `[T, P, K, C]` of a memory."""
+    return kept.reshape(kept.shape[0], -1, *kept.shape[3:])
 
 
 def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -44,35 +46,43 @@ def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("config", [CONFIG, TILED], ids=["whole", "tiles"])
-def test_what_few_images_have_is_kept_whole(networks: Networks, config: Config) -> None:
-    """Six images of 256 positions, in whole or as four tiles: fewer than a memory holds."""
+def test_few_images_are_kept_whole(networks: Networks, config: Config) -> None:
+    """Every position of six images, of whole ones or of their four tiles, which overlap."""
     kept = np.asarray(memory.fit(networks, examples(NORMAL), config))
-    assert kept.shape == patches.memory_shape(networks, config.levels).shape
-    seen = NORMAL if config is CONFIG else tiles_of(NORMAL)
-    equal = same(positions(networks, seen), kept)
-    assert equal.any(1).all(), "every position is remembered"
-    assert equal.any(0).all(), "nothing else is"
+    shape = patches.memory_shape(networks, config.levels, scoring_tiles(config.data)).shape
+    assert kept.shape == shape
+    tops = (0, 32) if config is TILED else (0,)
+    side = 64 if config is TILED else 96
+    corners = [(top, left) for top in tops for left in tops]
+    for own, (top, left) in zip(of_positions(kept), corners, strict=True):
+        seen = positions(networks, NORMAL[:, top : top + side, left : left + side])
+        for features, remembered in zip(seen, own, strict=True):
+            equal = same(features, remembered)
+            assert equal.any(1).all(), "every image is remembered"
+            assert equal.any(0).all(), "nothing else is"
 
 
-def test_of_more_a_part_of_every_image_is_kept(
+def test_the_most_different_images_are_kept(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other positions with another seed, and the same with the same."""
-    monkeypatch.setattr(memory, "CANDIDATES", 120)
-    kept = np.asarray(memory.fit(networks, examples(NORMAL), CONFIG))
-    for image in NORMAL:
-        assert same(positions(networks, image[None]), kept).any(1).sum() == 20
-    again = memory.fit(networks, examples(NORMAL), CONFIG)
-    np.testing.assert_array_equal(kept, again)
-    other = np.asarray(memory.fit(networks, examples(NORMAL), dataclasses.replace(CONFIG, seed=1)))
-    assert not same(other, kept).any(1).all()
+    """Two images, one of them four times: one of either is kept, whatever the seed."""
+    monkeypatch.setattr(patches, "KEPT", 2)
+    images = np.stack([NORMAL[0], *[NORMAL[1]] * 4, NORMAL[0]])
+    for seed in (0, 1):
+        config = dataclasses.replace(CONFIG, seed=seed)
+        kept = np.asarray(memory.fit(networks, examples(images), config))
+        for features, remembered in zip(
+            positions(networks, NORMAL[:2]), of_positions(kept)[0], strict=True
+        ):
+            assert same(features, remembered).sum(1).tolist() == [1, 1]
 
 
 def test_of_more_images_than_that_some_are_seen_and_it_is_said(
     networks: Networks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "CANDIDATES", 4)
-    kept = np.asarray(memory.fit(networks, examples(NORMAL), CONFIG))
-    seen = [same(positions(networks, image[None]), kept).any() for image in NORMAL]
-    assert seen == [True, False] * 3
+    monkeypatch.setattr(memory, "CANDIDATES", 3 * 12 * 12)
+    kept = of_positions(np.asarray(memory.fit(networks, examples(NORMAL), CONFIG)))[0]
+    seen = positions(networks, NORMAL)
+    equal = np.stack([same(a, b).any(1) for a, b in zip(seen, kept, strict=True)])
+    assert (equal == [True, False] * 3).all()
     assert "the memory is of 3 of 6 images" in caplog.text
