@@ -24,6 +24,6 @@ def get_config() -> Config:
         # The finer level is divided by its own mean, the other by what is expected: where both are,
         # small defects are lost; where neither is, missing parts.
         scoring=ScoringConfig(
-            relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.25, MEMORY: 0.5}, sharpness=12.0
+            relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.5, MEMORY: 1.0}, sharpness=12.0
         ),
     )

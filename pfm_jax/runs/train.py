@@ -169,7 +169,8 @@ def _model(run: RunFolder, state: TrainState, networks: Networks) -> Mapping | M
             model = learning.model_of(state, run.config, networks, run.dataset.train)
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
-    run.seconds.update(spent)  # of the last time: it is not kept with the checkpoints
+    if run.config.scoring.memory:
+        run.seconds.update(spent)  # of the last time: it is not kept with the checkpoints
     return model
 
 
