@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from pfm_jax.backbones.networks import Networks
@@ -74,17 +73,26 @@ def distances(
     features: Float[Array, "B h w C"], memory: Float[Array, "h w K C"]
 ) -> Float[Array, "B h w"]:
     """Distance of each position to the nearest that is remembered there or next to it."""
-    height, width = memory.shape[:2]
+    height, width, kept, channels = memory.shape
     steps = [(y, x) for y in range(3) for x in range(3)]
     wide = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
     # A memory is far larger than features: it is read once, with the positions around each of its.
     around = jnp.stack([wide[:, y : y + height, x : x + width] for y, x in steps], 3)
     products = jnp.einsum("bhwsc,hwkc->bhwsk", around, memory, precision="highest")
-    squares = ((memory**2).sum(-1)[None, :, :, None] - 2 * products).min(-1)
-    squares = jnp.pad(squares, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=jnp.inf)
-    found = (
-        squares[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width, index]
-        for index, (y, x) in enumerate(steps)
-    )
-    least = functools.reduce(jnp.minimum, found) + (features**2).sum(-1)
-    return jnp.sqrt(jnp.maximum(least, 0))
+    squares = (memory**2).sum(-1)[None, :, :, None] - 2 * products
+    own = kept * jnp.arange(height * width, dtype=jnp.int32).reshape(1, height, width, 1)
+
+    def as_seen(found: Array, outside: float) -> Array:
+        """Turns what each position finds around it into what the positions around it find."""
+        wide = jnp.pad(found, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=outside)
+        parts = [
+            wide[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width, index]
+            for index, (y, x) in enumerate(steps)
+        ]
+        return jnp.stack(parts, -1)
+
+    best = lax.argmin(as_seen(squares.min(-1), jnp.inf), 3, jnp.int32)[..., None]
+    at = as_seen(own + lax.argmin(squares, 4, jnp.int32), 0)
+    nearest = memory.reshape(-1, channels)[jnp.take_along_axis(at, best, 3)[..., 0]]
+    # As differences: products of large norms lose the small distances.
+    return jnp.linalg.norm(features - nearest, axis=-1)

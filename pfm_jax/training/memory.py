@@ -54,7 +54,7 @@ def fit(
     room = max(1 << (len(examples) - 1).bit_length(), patches.KEPT)
     which, seed = np.arange(room) % len(examples), np.uint32(config.seed)
     kept = [[_chosen(tile[which, row], seed) for row in range(height)] for tile in features]
-    return devices.replicate(jnp.stack([jnp.stack(rows) for rows in kept]))
+    return devices.replicate(jnp.asarray(np.array(jax.device_get(kept))))
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "cut"))
