@@ -144,7 +144,7 @@ class ScoringConfig:
         smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
             the image's side; 0 for none.
         standardize: then subtract each position's mean over normal training images and divide by
-            its deviation. Suits parts that always lie alike.
+            its deviation; not beside a memory, which holds those images.
         sharpness: of the `scoring.soft_maximum` over pixels that scores an image; 0: the maximum.
     """
 

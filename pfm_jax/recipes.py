@@ -212,10 +212,11 @@ def _check_scoring(scoring: ScoringConfig) -> None:
         values = getattr(scoring, field)
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"scoring.{field}", values, "positive and finite")
-    alike = fusion == "geometric" or not scoring.memory
-    _check(
-        alike, "scoring.memory", True, "False with an arithmetic mean, whose maps are of a scale"
-    )
+    memory, standardize = scoring.memory, scoring.standardize
+    alike = fusion == "geometric" or not memory
+    _check(alike, "scoring.memory", memory, "False with an arithmetic mean, of maps of one scale")
+    apart = not (memory and standardize)
+    _check(apart, "scoring.memory", memory, "False to standardise by the images that are in it")
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")

@@ -35,13 +35,13 @@ from tests.bad_files import FILES, TEXT, Case
 from tests.synthetic import make_category, make_weights, png, red_scorer, small_config, texture
 
 
-def trained(field: str, value: object) -> Case:
+def trained(changes: dict[str, Any]) -> Case:
     """A recipe that asks for more images than the category has."""
 
     def case(place: Path) -> object:
         make_category(place / "data" / "grid")
         make_weights(place / "weights", "resnet18", "resnet18_caffe")
-        recipe = replaced(small_config(), {field: value})
+        recipe = replaced(small_config(), changes)
         return train_categories(recipe, sources(place), "grid", place / "run")
 
     return case
@@ -226,11 +226,14 @@ CASES: dict[str, Case] = {
     "recipe: size that is no multiple of 16": recipe(data__image_size=100),
     "recipe: tiles larger than images": recipe(data__tile_size=128),
     "recipe: all images held out": recipe(data__held_out=1.0),
-    "recipe: more shots than images": trained("data.shots", 7),
+    "recipe: more shots than images": trained({"data.shots": 7}),
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
-    "recipe: too few images to standardise by": trained("scoring.standardize", True),
+    "recipe: too few images to standardise by": trained(
+        {"scoring.memory": False, "scoring.standardize": True}
+    ),
+    "recipe: standardised beside a memory": recipe(scoring__standardize=True),
     "recipe: two networks of a baseline": recipe(baseline=PatchCore()),
     "recipe: an empty coreset": recipe(
         baseline=PatchCore(coreset=0.0), networks__target="resnet18"

@@ -117,7 +117,8 @@ def plain_config(**train: Any) -> Config:
 
 def standardized_config(standardize: bool = True) -> Config:
     """The recipe of the shared run: maps standardised at each position."""
-    return replaced(small_config(), {"data.held_out": 0.4, "scoring.standardize": standardize})
+    scoring = {"scoring.memory": False, "scoring.standardize": standardize}
+    return replaced(small_config(), {"data.held_out": 0.4, **scoring})
 
 
 def red_scorer(size: int = 64, delay: float = 0.0) -> Scorer:

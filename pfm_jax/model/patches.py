@@ -82,7 +82,7 @@ def distances(
     squares = (memory**2).sum(-1)[None, :, :, None] - 2 * products
     own = kept * jnp.arange(height * width, dtype=jnp.int32).reshape(1, height, width, 1)
 
-    def as_seen(found: Array, outside: float) -> Array:
+    def as_seen(found: Array, outside: float | int) -> Array:
         """Turns what each position finds around it into what the positions around it find."""
         wide = jnp.pad(found, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=outside)
         parts = [

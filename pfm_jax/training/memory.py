@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, UInt8, UInt32
@@ -54,7 +54,8 @@ def fit(
     room = max(1 << (len(examples) - 1).bit_length(), patches.KEPT)
     which, seed = np.arange(room) % len(examples), np.uint32(config.seed)
     kept = [[_chosen(tile[which, row], seed) for row in range(height)] for tile in features]
-    return devices.replicate(jnp.asarray(np.array(jax.device_get(kept))))
+    rows: Any = np.array(jax.device_get(kept))
+    return devices.replicate(rows)
 
 
 @functools.partial(jax.jit, static_argnames=("levels", "cut"))

@@ -22,7 +22,14 @@ from pfm_jax.runs.run import evaluate_run, load_detector
 from pfm_jax.runs.train import train_categories
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError, Sources
-from tests.synthetic import make_category, make_weights, png, small_config, texture
+from tests.synthetic import (
+    make_category,
+    make_weights,
+    png,
+    small_config,
+    standardized_config,
+    texture,
+)
 
 FEW_STEPS = replaced(small_config(steps=10), {"data.held_out": 0.5})
 
@@ -191,7 +198,7 @@ def test_nothing_ignored_shows_after_the_image_was_made_smaller() -> None:
 def test_normality_beside_the_ignored_part_is_as_elsewhere(
     sources: Sources, tmp_path: Path
 ) -> None:
-    config = replaced(small_config(steps=10), {"scoring.standardize": True, "data.held_out": 0.5})
+    config = replaced(standardized_config(), {"train.steps": 10, "data.held_out": 0.5})
     pictures = np.stack([varied(seed) for seed in range(40)])
     ignored = np.zeros((64, 64), np.uint8)
     ignored[:20, :30] = 255
