@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 def fit(
     networks: Networks, examples: Sequence[Example], config: Config
 ) -> Float[Array, "T h w K C"]:
-    """Keeps features of each position, of as few images as are unlike, on every device.
+    """Keeps `patches.KEPT` features of each position, on every device: of images that differ there.
 
-    Of fewer images than `patches.KEPT`, some are kept twice. Raises InputError: an image that
-    can't be read.
+    Of fewer images some are kept twice. Raises InputError: an image that can't be read.
     """
     levels, cut = tuple(config.mapping.latent), tiles.scoring_tiles(config.data)
     count, height, width, *_ = patches.memory_shape(networks, levels, cut).shape
