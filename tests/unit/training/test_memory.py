@@ -77,6 +77,19 @@ def test_the_most_different_images_are_kept(
             assert same(features, remembered).sum(1).tolist() == [1, 1]
 
 
+def test_what_is_kept_of_many_depends_on_the_seed_alone(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other features with another seed, and the same with the same."""
+    monkeypatch.setattr(patches, "KEPT", 2)
+    kept = np.asarray(memory.fit(networks, examples(NORMAL), CONFIG))
+    again = memory.fit(networks, examples(NORMAL), CONFIG)
+    np.testing.assert_array_equal(kept, again)
+    other = np.asarray(memory.fit(networks, examples(NORMAL), dataclasses.replace(CONFIG, seed=1)))
+    pairs = zip(of_positions(other)[0], of_positions(kept)[0], strict=True)
+    assert not all(same(one, first).any(1).all() for one, first in pairs)
+
+
 def test_of_more_images_than_that_some_are_seen_and_it_is_said(
     networks: Networks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
