@@ -35,10 +35,11 @@ FoldedHeads = dict[str, dict[str, FoldedHead]]
 """Level -> direction -> head for inference."""
 
 
-@jax.jit
 def fold(heads: Heads) -> FoldedHeads:
     """Folds trained heads for inference: BatchNorm into the layer before it, and the SMU into the
     layer after it (no activation lies between; it saves a pass over memory, no arithmetic).
+
+    In a program, or of NumPy arrays by NumPy: done once, it is not worth compiling.
     """
     folded: FoldedHeads = {}
     for level, head in heads.items():
@@ -46,8 +47,9 @@ def fold(heads: Heads) -> FoldedHeads:
         for direction in head.encoders:
             encoder = fold_layers(head.encoders[direction])
             first, *rest = fold_layers(head.decoders[direction])
-            kernel = jnp.dot(head.shared.kernel, first.kernel, precision="highest")
-            bias = jnp.dot(head.shared.bias, first.kernel, precision="highest") + first.bias
+            with jax.default_matmul_precision("highest"):
+                kernel = head.shared.kernel @ first.kernel
+                bias = head.shared.bias @ first.kernel + first.bias
             layers = (*encoder, Dense(kernel, bias), *rest)
             folded[level][direction] = FoldedHead(layers, head.expected[direction])
     return folded

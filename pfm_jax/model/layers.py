@@ -185,7 +185,7 @@ def fold_layers(layers: tuple[Layer, ...]) -> tuple[Dense, ...]:
     for layer in layers:
         kernel, bias = layer.dense.kernel, layer.dense.bias
         if layer.norm is not None:
-            gain = layer.norm.scale / jnp.sqrt(layer.norm.var + EPS)
+            gain = layer.norm.scale / (layer.norm.var + EPS) ** 0.5
             kernel = kernel * gain[None]
             bias = (bias - layer.norm.mean) * gain + layer.norm.bias
         folded.append(Dense(kernel, bias))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from pfm_jax.backbones.networks import Networks
+from pfm_jax.config import Config
 from pfm_jax.model import tiles
 from pfm_jax.model.features import pyramids
 from pfm_jax.model.tiles import Tiles
@@ -23,6 +25,20 @@ scores by all."""
 
 CHANNELS = 128
 """Channels that each stage of a memory is averaged to."""
+
+
+class Remembered(NamedTuple):
+    """Subject of a memory: the target's stages of some levels, in the tiles of images to score."""
+
+    levels: tuple[str, ...]
+    tiles: Tiles
+
+
+def remembered(config: Config) -> Remembered | None:
+    """Subject of a recipe's memory; None if it has none."""
+    if not config.scoring.memory:
+        return None
+    return Remembered(config.mapped, tiles.scoring_tiles(config.data))
 
 
 def patches(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.datasets.lazy import chain
+from pfm_jax.model import patches
 from pfm_jax.model.problem import Extent, make_extent
 from pfm_jax.runs import learning
 from pfm_jax.runs.programs import lowered
@@ -19,16 +22,31 @@ CachedFeatures = Callable[[], FeatureCache]
 """Gives the features of the runs' training images, where they are kept for further runs."""
 
 
-def extents(runs: Sequence[RunFolder]) -> list[Extent]:
-    """Extent of each run in the features of all data sets, one after the other."""
+def first_images(runs: Sequence[RunFolder]) -> list[int]:
+    """Index of each run's first image in the features of all data sets, one after the other."""
     firsts: dict[Dataset, int] = {}
-    end, found = 0, []
+    end = 0
     for run in runs:
-        dataset, count = run.dataset, run.provenance.num_images
-        if dataset not in firsts:
-            firsts[dataset], end = end, end + count
-        found.append(make_extent(run.problem, count, firsts[dataset]))
-    return found
+        if run.dataset not in firsts:
+            firsts[run.dataset], end = end, end + run.provenance.num_images
+    return [firsts[run.dataset] for run in runs]
+
+
+def extents(runs: Sequence[RunFolder]) -> list[Extent]:
+    """Extent of each run in the features of all data sets."""
+    return [
+        make_extent(run.problem, run.provenance.num_images, first)
+        for run, first in zip(runs, first_images(runs), strict=True)
+    ]
+
+
+def patches_seen(runs: Sequence[RunFolder], features: FeatureCache) -> list[np.ndarray | None]:
+    """Each run's part of the patches of all data sets."""
+    own = features.patches
+    return [
+        None if own is None else own[first : first + run.provenance.num_images]
+        for run, first in zip(runs, first_images(runs), strict=True)
+    ]
 
 
 def extract_features(
@@ -43,6 +61,7 @@ def extract_features(
     if problem.objective is not None:
         return learning.build_cache(runs[0].config, networks, images, room)
     if features:
-        return cache.at_levels(features(), problem.levels)
+        own = patches.remembered(runs[0].config)
+        return cache.at_levels(features(), problem.levels, own)
     with compilation.ahead(lowered(runs, networks, len(images), room)):
         return learning.build_cache(runs[0].config, networks, images, room)

@@ -72,7 +72,7 @@ def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapp
     rows = learning.build_cache(config, networks, train)
     fresh = learning.fresh_state(config, networks, make_extent(problem, len(train)))
     (state,), _ = loop.train([fresh], rows, problem)
-    return learning.model_of(state, config, networks, train)
+    return learning.model_of(state, config, rows.patches)
 
 
 def make_detector(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pfm_jax import baselines
@@ -15,8 +16,8 @@ from pfm_jax.baselines import learned
 from pfm_jax.baselines.features import Memory, collected
 from pfm_jax.config import Config
 from pfm_jax.methods import IMAGES, Trained
+from pfm_jax.model import patches, tiles
 from pfm_jax.model import problem as mapping
-from pfm_jax.model import tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import Extent, Problem
@@ -59,8 +60,8 @@ def build_cache(
     """
     if config.baseline is not None:
         return _whole_images(config, networks, examples, room)
-    cut = tiles.training_tiles(config.data)
-    return cache.build_cache(networks, examples, cut, config.levels, room=room)
+    cut, own = tiles.training_tiles(config.data), patches.remembered(config)
+    return cache.build_cache(networks, examples, cut, config.levels, room=room, remembered=own)
 
 
 def _whole_images(
@@ -86,14 +87,26 @@ def _whole_images(
     return FeatureCache(rows, "host")
 
 
-def model_of(
-    state: TrainState, config: Config, networks: Networks, examples: Sequence[Example]
-) -> Mapping | Memory:
-    """The model of a detector, of a run trained on these images.
+def patches_of(
+    config: Config, networks: Networks, examples: Sequence[Example]
+) -> np.ndarray | None:
+    """Patches that a run's memory is chosen of, without the features that it was trained on.
 
-    Raises InputError: an image that can't be read.
+    None if it has none. Raises InputError: an image that can't be read.
+    """
+    own = patches.remembered(config)
+    cut = tiles.training_tiles(config.data)
+    return own and cache.build_cache(networks, examples, cut, (), remembered=own).patches
+
+
+def model_of(
+    state: TrainState, config: Config, seen: np.ndarray | None, room: int = 0
+) -> Mapping | Memory:
+    """The model of a detector, of a run trained on images whose patches were `seen`.
+
+    `room` as of `memory.fit`.
     """
     if config.baseline is not None:
         return learned.kept(state.heads)
-    kept = memory.fit(networks, examples, config) if config.scoring.memory else None
-    return Mapping(fold(state.heads), kept)
+    heads = devices.replicate(fold(devices.fetch(state.heads)))
+    return Mapping(heads, None if seen is None else memory.fit(seen, config.seed, room))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -13,6 +14,24 @@ from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
 from pfm_jax.training import cache
 from pfm_jax.training.step import init_state
+
+
+class Room(NamedTuple):
+    """Images that there is room for, in all parts of a launch: they share its programs.
+
+    Attributes:
+        cached: images whose features are cached at a time.
+        remembered: images of one run, of which a memory is chosen.
+    """
+
+    cached: int = 0
+    remembered: int = 0
+
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[RunFolder]]) -> Room:
+        """Room for the largest part, and for the largest run."""
+        largest = max(run.provenance.num_images for part in parts for run in part)
+        return cls(max(map(images_cached, parts)), cache.capacity(largest))
 
 
 def images_cached(runs: Sequence[RunFolder]) -> int:

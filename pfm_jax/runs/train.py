@@ -22,9 +22,9 @@ from pfm_jax.model.scoring import Mapping
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning, record
 from pfm_jax.runs.baseline import fit_baselines
-from pfm_jax.runs.features import CachedFeatures, extents, extract_features
+from pfm_jax.runs.features import CachedFeatures, extents, extract_features, patches_seen
 from pfm_jax.runs.finish import finish, lock
-from pfm_jax.runs.partition import images_cached, partition
+from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.unified import unify
 from pfm_jax.system import devices, interrupts
@@ -79,9 +79,9 @@ def train_categories(
     results: dict[Path, dict[str, Any]] = {}
     with record.logged(workdir), _together() as stopping, in_background() as later:
         parts = partition(runs, networks)
-        room = max(map(images_cached, parts))
+        room = Room.of(parts)
         for together in parts:
-            results |= train_together(together, networks, room=room, stopping=stopping, later=later)
+            results |= train_together(together, networks, room, stopping=stopping, later=later)
     folders = [one.folder for run in runs for one in run.evaluated]
     return {str(folder.relative_to(workdir)): results[folder] for folder in folders}
 
@@ -89,16 +89,16 @@ def train_categories(
 def train_together(
     runs: Sequence[RunFolder],
     networks: Networks,
+    room: Room,
     features: CachedFeatures | None = None,
-    room: int = 0,
     stopping: Callable[[], bool] | None = None,
     later: Later = at_once,
 ) -> dict[Path, dict[str, Any]]:
     """Trains (or resumes, or skips what is done) and evaluates one part of a `partition`.
 
-    Extracts `features` if None are given, into a cache for `room` images or more. SIGTERM in
-    training, or `stopping`, ends the process with exit code 0, after all runs are saved as far as
-    they are. Results are written, and the folders unlocked, `later`.
+    Extracts `features` if None are given. SIGTERM in training, or `stopping`, ends the process with
+    exit code 0, after all runs are saved as far as they are. Results are written, and the folders
+    unlocked, `later`.
 
     Returns folder -> the content of its `metrics.json`.
     """
@@ -108,26 +108,11 @@ def train_together(
     try:
         with ExitStack() as opened:
             runs = [_opened(run, locks, opened) for run in runs]
-            states = {run.folder: _state(run, networks) for run in runs}
-            for run in runs:
-                run.write_status("running")
-            todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
-            for step in sorted({int(states[run.folder].step) for run in todo}):
-                some = [run for run in todo if int(states[run.folder].step) == step]
-                try:
-                    trained = _fit(
-                        some,
-                        [states.pop(run.folder) for run in some],
-                        functools.partial(extract_features, some, networks, features, room),
-                        stopping,
-                    )
-                except InputError as error:
-                    folders = ", ".join(str(run.folder) for run in some)
-                    raise InputError(f"{folders}: {error}") from error
-                states |= {run.folder: state for run, state in zip(some, trained, strict=True)}
+            trained = _trained(runs, networks, room, features, stopping)
             found: dict[Path, dict[str, Any]] = {}
             for run in runs:
-                found |= finish(run, _model(run, states[run.folder], networks), networks, later)
+                model = _model(run, networks, *trained[run.folder], room)
+                found |= finish(run, model, networks, later)
             return found
     finally:
         later(locks.close)  # after what it still has to write
@@ -139,6 +124,33 @@ def _opened(run: RunFolder, locks: ExitStack, opened: ExitStack) -> RunFolder:
     checkpoints = opened.enter_context(Checkpoints(run.folder / "checkpoints"))
     seconds = record.seconds_so_far(run.folder)
     return dataclasses.replace(run, checkpoints=checkpoints, seconds=seconds)
+
+
+def _trained(
+    runs: Sequence[RunFolder],
+    networks: Networks,
+    room: Room,
+    features: CachedFeatures | None,
+    stopping: Callable[[], bool] | None,
+) -> dict[Path, tuple[TrainState, np.ndarray | None]]:
+    """Trains the runs that are not trained; folder -> state, and the patches that it saw now."""
+    states = {run.folder: _state(run, networks) for run in runs}
+    for run in runs:
+        run.write_status("running")
+    todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
+    seen: dict[Path, np.ndarray | None] = {}
+    for step in sorted({int(states[run.folder].step) for run in todo}):
+        some = [run for run in todo if int(states[run.folder].step) == step]
+        extracted = functools.partial(extract_features, some, networks, features, room.cached)
+        own = [states.pop(run.folder) for run in some]
+        try:
+            done, parts = _fit(some, own, extracted, stopping)
+        except InputError as error:
+            folders = ", ".join(str(run.folder) for run in some)
+            raise InputError(f"{folders}: {error}") from error
+        states |= {run.folder: state for run, state in zip(some, done, strict=True)}
+        seen |= {run.folder: part for run, part in zip(some, parts, strict=True)}
+    return {folder: (state, seen.get(folder)) for folder, state in states.items()}
 
 
 def _state(run: RunFolder, networks: Networks) -> TrainState:
@@ -161,12 +173,16 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
     return state
 
 
-def _model(run: RunFolder, state: TrainState, networks: Networks) -> Mapping | Memory:
-    """Model of a trained run."""
+def _model(
+    run: RunFolder, networks: Networks, state: TrainState, seen: np.ndarray | None, room: Room
+) -> Mapping | Memory:
+    """Model of a trained run; its patches are extracted unless they were `seen`."""
     spent: dict[str, float] = {}
     try:
         with record.timed(spent, "memory"):
-            model = learning.model_of(state, run.config, networks, run.dataset.train)
+            if seen is None:
+                seen = learning.patches_of(run.config, networks, run.dataset.train)
+            model = learning.model_of(state, run.config, seen, room.remembered)
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
     if run.config.scoring.memory:
@@ -192,8 +208,11 @@ def _fit(
     states: list[TrainState],
     features: CachedFeatures,
     stopping: Callable[[], bool] | None,
-) -> list[TrainState]:
-    """Extracts features and trains runs at the same step; the features are freed on return."""
+) -> tuple[list[TrainState], list[np.ndarray | None]]:
+    """Extracts features and trains runs at the same step; returns each run's patches, too.
+
+    The other features are freed on return.
+    """
 
     def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
         for index, state in enumerate(some):
@@ -222,4 +241,4 @@ def _fit(
         run.write_status("running")
     if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
         sys.exit(0)
-    return done
+    return done, patches_seen(runs, rows)

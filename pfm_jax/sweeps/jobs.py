@@ -21,10 +21,10 @@ from pathlib import Path
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import to_dict
 from pfm_jax.evaluation.evaluate import joined
-from pfm_jax.model import tiles
+from pfm_jax.model import patches, tiles
 from pfm_jax.runs import record
 from pfm_jax.runs.features import CachedFeatures
-from pfm_jax.runs.partition import partition
+from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.train import train_together
 from pfm_jax.sweeps import speed
@@ -109,7 +109,11 @@ def _run_job(
     levels = tuple(sorted({level for name in names for level in plan.configs[name].mapped}))
     cut = tiles.training_tiles(config.data)
     datasets, train = dict(zip(plan.seeds, loaded, strict=True)), loaded[0].train
-    features = functools.cache(lambda: cache.build_cache(networks, train, cut, levels))
+    wanted = {patches.remembered(plan.configs[name]) for name in names} - {None}
+    kept = wanted.pop() if len(wanted) == 1 else None
+    features = functools.cache(
+        lambda: cache.build_cache(networks, train, cut, levels, remembered=kept)
+    )
     shared = None if config.data.shots else features  # shots differ from seed to seed
     for name in names:
         recipes = [dataclasses.replace(plan.configs[name], seed=s) for n, s in todo if n == name]
@@ -123,18 +127,23 @@ def _run_job(
             for recipe in recipes
         ]
         with record.logged(workdir / "logs" / job.name):
-            for together in partition(runs, networks):
-                _train(together, networks, shared, workdir)
+            parts = partition(runs, networks)
+            for together in parts:
+                _train(together, networks, Room.of(parts), shared, workdir)
     for case in speeds:
         speed.measure(plan, case, networks, workdir)
 
 
 def _train(
-    runs: list[RunFolder], networks: Networks, features: CachedFeatures | None, workdir: Path
+    runs: list[RunFolder],
+    networks: Networks,
+    room: Room,
+    features: CachedFeatures | None,
+    workdir: Path,
 ) -> None:
     try:
         runs[0].check()
-        train_together(runs, networks, features)
+        train_together(runs, networks, room, features)
     except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))
         reason = f"{type(error).__name__}: {error}".replace(f"{workdir}/", "")

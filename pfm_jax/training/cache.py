@@ -22,8 +22,9 @@ from jax import Array, lax
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.datasets.images import batches
-from pfm_jax.model import tiles
-from pfm_jax.model.features import extract, feature_shapes
+from pfm_jax.model import features, patches, tiles
+from pfm_jax.model.features import feature_shapes, pyramids
+from pfm_jax.model.patches import Remembered
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.system.files import cache_dir
@@ -35,7 +36,6 @@ MEMORY_FRACTION = 0.5
 log = logging.getLogger(__name__)
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
     """The features of one training set, or of several.
@@ -45,15 +45,23 @@ class FeatureCache:
             room for N images of which the first are there: JAX arrays if `place` is `"device"`, but
             NumPy arrays if `"host"` or `"disk"` (mapped). Of a baseline, an image a row;
             see `runs.learning`.
+        patches: float32 `[images, T, h, w, C]` that a memory is chosen of, each image's tile by
+            tile; NumPy arrays, since a memory is chosen once, of a row of positions at a time.
+        remembered: what `patches` are of; None if there are none.
     """
 
     rows: Features
-    place: str = dataclasses.field(metadata={"static": True})
+    place: str
+    patches: np.ndarray | None = None
+    remembered: Remembered | None = None
 
 
-def at_levels(cache: FeatureCache, levels: tuple[str, ...]) -> FeatureCache:
-    """Selects some levels of a cache."""
-    return dataclasses.replace(cache, rows={k: cache.rows[k] for k in levels})
+def at_levels(
+    cache: FeatureCache, levels: tuple[str, ...], remembered: Remembered | None
+) -> FeatureCache:
+    """Selects some levels of a cache, and its patches if they are what is to be remembered."""
+    rows, own = {k: cache.rows[k] for k in levels}, cache.remembered == remembered
+    return FeatureCache(rows, cache.place, *(cache.patches, remembered) if own else ())
 
 
 def choose_place(nbytes: int) -> str:
@@ -73,23 +81,38 @@ def capacity(num_images: int) -> int:
 
 
 def _rows_of(
-    networks: Networks, images: Array, levels: tuple[str, ...], cut: Tiles
-) -> tuple[Features, Features]:
-    """Rows of a batch, float16, image after image and tile after tile of each; and, for each level
-    and network, whether an image's features are finite `[B]`.
+    networks: Networks,
+    images: Array,
+    levels: tuple[str, ...],
+    cut: Tiles,
+    remembered: Remembered | None,
+) -> tuple[Features, Array | None, Features]:
+    """Extracts a batch's features.
+
+    Returns rows, float16, image after image and tile after tile of each; patches
+    `[B, T, h, w, C]`; and, for each level and network, whether an image's are finite `[B]`.
     """
-    found = tiles.each(lambda part, _: extract(networks, part, levels), images, cut)
+
+    def of_tile(part: Array, _: None) -> tuple[Features, Array | None]:
+        pair = pyramids(networks, part)
+        own = patches.of_levels(pair.target, remembered.levels) if remembered else None
+        return features.at_levels(pair, levels, networks.neighbourhood), own
+
+    found, seen = tiles.each(of_tile, images, cut)
+    if remembered and remembered.tiles != cut:
+        _, seen = tiles.each(of_tile, images, remembered.tiles)
     finite = jax.tree.map(lambda f: jnp.isfinite(f).all((0, 2, 3, 4)), found)
     rows = jax.tree.map(
         lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]).astype(jnp.float16), found
     )
-    return devices.constrain_replicated((rows, finite))
+    by_image = None if seen is None else seen.swapaxes(0, 1)
+    return devices.constrain_replicated((rows, by_image, finite))
 
 
-_rows_on_host = jax.jit(_rows_of, static_argnames=("levels", "cut"))
+_rows_on_host = jax.jit(_rows_of, static_argnames=("levels", "cut", "remembered"))
 
 
-@functools.partial(jax.jit, static_argnames=("levels", "cut"), donate_argnames="rows")
+@functools.partial(jax.jit, static_argnames=("levels", "cut", "remembered"), donate_argnames="rows")
 def _store_on_device(
     rows: Features,
     first: Array,
@@ -97,15 +120,16 @@ def _store_on_device(
     images: Array,
     levels: tuple[str, ...],
     cut: Tiles,
-) -> tuple[Features, Features]:
+    remembered: Remembered | None,
+) -> tuple[Features, Array | None, Features]:
     """Stores a batch from image number `first` on; see `_rows_of`."""
-    new, finite = _rows_of(networks, images, levels, cut)
+    new, seen, finite = _rows_of(networks, images, levels, cut, remembered)
 
     def stored(old: Array, own: Array) -> Array:
         start = first * (own.shape[0] // images.shape[0])
         return lax.dynamic_update_slice(old, own, (start, jnp.int32(0)))
 
-    return devices.constrain_replicated(jax.tree.map(stored, rows, new)), finite
+    return devices.constrain_replicated(jax.tree.map(stored, rows, new)), seen, finite
 
 
 def _store_on_host(rows: Features, first: int, count: int, new: Features, batch_size: int) -> None:
@@ -116,7 +140,7 @@ def _store_on_host(rows: Features, first: int, count: int, new: Features, batch_
     jax.tree.map(store, rows, devices.fetch(new))
 
 
-def _on_disk(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     """A memory-mapped file that is gone when the array is."""
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,30 +203,45 @@ def build_cache(
     levels: tuple[str, ...],
     place: str | None = None,
     room: int = 0,
+    remembered: Remembered | None = None,
 ) -> FeatureCache:
     """Extracts the features of every tile of every image, once.
 
     `examples` are the training images of one data set after the other. `place` is chosen by size
-    if None; there is room for at least `room` images.
+    if None; there is room for at least `room` images. Keeps patches of what is to be `remembered`.
     Raises InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = room_shapes(networks, len(examples), cut, levels, room)
     nbytes = devices.tree_bytes(shapes)
     place = place or choose_place(nbytes)
     log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
-    rows = _empty(shapes, place)
+    rows, kept = _empty(shapes, place), _room_for_patches(networks, len(examples), remembered)
     finite: list[Features] = []
     done, batch_size = 0, devices.batch_size()
     for images, count in batches(examples, cut.image, batch_size, "features"):
-        some = networks, devices.shard_batch(images), levels, cut
+        some = networks, devices.shard_batch(images), levels, cut, remembered
         if place == "device":
-            rows, fine = _store_on_device(rows, np.int32(done), *some)
+            rows, seen, fine = _store_on_device(rows, np.int32(done), *some)
         else:
-            new, fine = _rows_on_host(*some)
+            new, seen, fine = _rows_on_host(*some)
             _store_on_host(rows, done, count, new, batch_size)
+        if kept is not None:
+            kept[done : done + count] = devices.fetch(seen)[:count]
         finite.append(fine)
         done += count
     _check_finite(finite, examples)
     rows = jax.block_until_ready(rows)
     devices.release_memory()
-    return FeatureCache(rows, place)
+    return FeatureCache(rows, place, kept, remembered)
+
+
+def _room_for_patches(
+    networks: Networks, num_images: int, remembered: Remembered | None
+) -> np.ndarray | None:
+    """Room on the host, or on disk, for the patches of so many images."""
+    if remembered is None:
+        return None
+    count, height, width, _, channels = patches.memory_shape(networks, *remembered).shape
+    shape = num_images, count, height, width, channels
+    fits = 4 * math.prod(shape) <= MEMORY_FRACTION * devices.free_on_host()
+    return (np.zeros if fits else _on_disk)(shape, np.dtype(np.float32))

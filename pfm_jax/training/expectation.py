@@ -51,7 +51,7 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
             here = jax.device_put(state, place)
         expected = _fit_on_device(here, cache.rows, problem)
     else:
-        folded, moments = fold(state.heads), None
+        folded, moments = fold(devices.fetch(state.heads)), None
         for index in range(DRAWS):
             which = state.key, np.int32(state.step + index), state.extent
             batches = sampling.gather(cache.rows, *which, 1, problem)

@@ -6,6 +6,7 @@ differ in seed and in data set. It is sharded over the devices. A run by itself 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ STEPS_PER_CALL = 25
 
 GATHER_BYTES = 2**28
 """Bytes gathered at a time from a cache on host or disk."""
+
+Stepped = tuple[TrainState, Losses, Any]
+"""A state after some steps, their losses, and whether each parameter and moment is finite."""
 
 Save = Callable[[int, list[TrainState], dict[str, np.ndarray]], None]
 """First of some runs, their states, and level -> losses `[runs, steps]` since the last call."""
@@ -72,7 +76,7 @@ def _steps(
     batch_at: Callable[[Array, TrainState], Batch],
     count: Array,
     problem: Problem,
-) -> tuple[TrainState, Losses]:
+) -> Stepped:
     """Runs `count` steps, an array, of one run; losses are `[STEPS_PER_CALL]`, the rest zero."""
 
     def body(index: Array, carry: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
@@ -81,13 +85,13 @@ def _steps(
         return state, {k: values.at[index].set(found[k]) for k, values in losses.items()}
 
     losses = {level: jnp.zeros(STEPS_PER_CALL) for level in problem.levels}
-    return lax.fori_loop(0, count, body, (state, losses))
+    state, losses = lax.fori_loop(0, count, body, (state, losses))
+    held = {"heads": state.heads, "optimizer": state.opt_state}
+    return state, losses, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), held)
 
 
 @functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
-def steps_on_device(
-    group: TrainState, rows: Features, count: Array, problem: Problem
-) -> tuple[TrainState, Losses]:
+def steps_on_device(group: TrainState, rows: Features, count: Array, problem: Problem) -> Stepped:
     """Runs up to `STEPS_PER_CALL` steps on features that are on the device, as one loop.
 
     `group` may be a single run. Losses are `[G, STEPS_PER_CALL]` or `[STEPS_PER_CALL]`, of which
@@ -95,7 +99,7 @@ def steps_on_device(
     """
     alone, capacity = group.step.ndim == 0, sampling.cached_tiles(rows, problem)
 
-    def one_run(state: TrainState, shared: tuple[Features, Array]) -> tuple[TrainState, Losses]:
+    def one_run(state: TrainState, shared: tuple[Features, Array]) -> Stepped:
         def batch_at(_: Array, state: TrainState) -> Batch:
             key = jax.random.wrap_key_data(state.key)
             drawn, mask = sampling.draw(key, state.step, state.extent, problem, capacity)
@@ -108,15 +112,13 @@ def steps_on_device(
 
 
 @functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
-def steps_on_batches(
-    group: TrainState, batches: Batch, count: Array, problem: Problem
-) -> tuple[TrainState, Losses]:
+def steps_on_batches(group: TrainState, batches: Batch, count: Array, problem: Problem) -> Stepped:
     """Runs a step for each of the first `count` of batches `[G, steps, P, ...]`, or those of a
     single run `[steps, P, ...]`; see `steps_on_device`.
     """
     alone = group.step.ndim == 0
 
-    def one_run(run: tuple[TrainState, Batch], count: Array) -> tuple[TrainState, Losses]:
+    def one_run(run: tuple[TrainState, Batch], count: Array) -> Stepped:
         def batch_at(index: Array, _: TrainState) -> Batch:
             batch: Batch = jax.tree.map(lambda x: x[index], run[1])
             return devices.constrain_batch(batch) if alone else batch
@@ -128,8 +130,8 @@ def steps_on_batches(
 
 def _advance(
     group: TrainState, cache: FeatureCache, problem: Problem, steps: int
-) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """Runs steps of a group or a single run; losses are `[G, steps]`."""
+) -> tuple[TrainState, dict[str, np.ndarray], Any]:
+    """Runs steps of a group or a single run; losses are `[G, steps]`. See `Stepped`."""
     runs, parts = np.size(group.step), []
     at_once = STEPS_PER_CALL
     if cache.place != "device":
@@ -138,14 +140,14 @@ def _advance(
     for start in range(0, steps, at_once):
         count = min(at_once, steps - start)
         if cache.place == "device":
-            group, losses = steps_on_device(group, cache.rows, np.int32(count), problem)
+            group, losses, finite = steps_on_device(group, cache.rows, np.int32(count), problem)
         else:
             first = np.asarray(devices.fetch(group.step)).reshape(-1)[0]
             which = group.key, first, group.extent
             batches = sampling.gather(cache.rows, *which, at_once, problem)
-            group, losses = steps_on_batches(group, batches, np.int32(count), problem)
+            group, losses, finite = steps_on_batches(group, batches, np.int32(count), problem)
         parts.append({k: v.reshape(runs, -1)[:, :count] for k, v in devices.fetch(losses).items()})
-    return group, {k: np.concatenate([part[k] for part in parts], 1) for k in parts[0]}
+    return group, {k: np.concatenate([part[k] for part in parts], 1) for k in parts[0]}, finite
 
 
 def train(
@@ -175,7 +177,9 @@ def train(
             steps = min(length, total - done)
             for index, curve in enumerate(curves):
                 if not stopped:
-                    groups[index], losses = _advance(groups[index], cache, problem, steps)
+                    groups[index], losses, curve.finite = _advance(
+                        groups[index], cache, problem, steps
+                    )
                     curve.add(losses, done)
                     stopped = stopping()
             done += steps
@@ -194,11 +198,12 @@ def train(
 
 
 class _Curve:
-    """The losses of a group, part after part, and how many parts are saved."""
+    """The losses of a group, part after part, how many parts are saved, and what is finite."""
 
     def __init__(self) -> None:
         self.parts: list[dict[str, np.ndarray]] = []
         self.saved = 0
+        self.finite: Any = None
 
     def add(self, losses: dict[str, np.ndarray], done: int) -> None:
         """Appends losses after `done` steps. Raises InputError if one is not finite."""
@@ -219,26 +224,18 @@ def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save | None)
     first = 0
     for group, curve in zip(runs, curves, strict=True):
         if curve.saved < len(curve.parts):
-            for state in group:
-                _check_finite(state)
+            _check_finite(curve.finite, group[0].step)
             if save:
                 save(first, group, curve.since(curve.saved))
             curve.saved = len(curve.parts)
         first += len(group)
 
 
-def _check_finite(state: TrainState) -> None:
-    held = {"heads": state.heads, "optimizer": state.opt_state}
-    for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite(held))):
-        if not finite:
-            where = f"is not finite after step {state.step}"
+def _check_finite(finite: Any, step: Array) -> None:
+    for path, fine in jax.tree_util.tree_leaves_with_path(devices.fetch(finite)):
+        if not fine.all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InputError(f"{name} {where}: lower train.learning_rate")
-
-
-@jax.jit
-def _finite(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+            raise InputError(f"{name} is not finite after step {step}: lower train.learning_rate")
 
 
 def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:
@@ -246,5 +243,6 @@ def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:
     if cache.place != "device":
         return cache
     if not is_group(runs):
-        return devices.replicate(cache)
-    return jax.device_put(cache, NamedSharding(devices.runs_mesh(runs), PartitionSpec()))
+        return dataclasses.replace(cache, rows=devices.replicate(cache.rows))
+    place = NamedSharding(devices.runs_mesh(runs), PartitionSpec())
+    return dataclasses.replace(cache, rows=jax.device_put(cache.rows, place))

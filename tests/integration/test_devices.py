@@ -23,7 +23,6 @@ from pfm_jax.inference import detector
 from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.model import features, heads, scoring
 from pfm_jax.model.problem import make_extent, make_problem
-from pfm_jax.model.tiles import Tiles
 from pfm_jax.runs import learning, run
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
@@ -54,13 +53,13 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     config = small_config(steps=steps, precision="float32")
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     dataset = run.load_dataset(config, "grid", sources)
-    rows = cache.build_cache(networks, dataset.train, Tiles(64, 64, 0), LEVELS, "device")
+    rows = learning.build_cache(config, networks, dataset.train)
     problem, channels = make_problem(config), features.feature_channels(networks, LEVELS)
     extent = make_extent(problem, len(dataset.train))
     state = train.init_state(config.seed, channels, problem, extent)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
-    model = learning.model_of(state, config, networks, dataset.train)
+    model = learning.model_of(state, config, rows.patches)
     trained = make_detector(networks, model, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,

@@ -14,9 +14,9 @@ from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks
 from pfm_jax.evaluation.evaluate import _judged
 from pfm_jax.inference.detector import Record, score_batch, shapes
-from pfm_jax.model import heads, patches
+from pfm_jax.model import patches
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.folded import fold
+from pfm_jax.model.patches import Remembered
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import cache, loop, memory, sampling
@@ -101,16 +101,14 @@ def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
     changes = {"data.tile_size": 32, "data.tile_overlap": 0} if tiled else {}
     cut = make_problem(replaced(small_config(), changes)).tiles
     rows = cache.cache_shapes(networks(), 8, cut, LEVELS)
-    assert text_of(cache._store_on_device, platform, rows, COUNT, networks(), IMAGES, LEVELS, cut)
+    for remembered in (None, Remembered(LEVELS, cut)):
+        rest = networks(), IMAGES, LEVELS, cut, remembered
+        assert text_of(cache._store_on_device, platform, rows, COUNT, *rest)
     assert text_of(cache._zeros, platform, tuple(rows.items()))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("tiled", [False, True])
-def test_a_memory_is_lowered(tiled: bool, platform: str) -> None:
-    changes = {"data.tile_size": 32, "data.tile_overlap": 0} if tiled else {}
-    cut = make_problem(replaced(small_config(), changes)).tiles
-    assert text_of(memory._seen, platform, networks(), IMAGES, levels=LEVELS, cut=cut)
+def test_a_memory_is_lowered(platform: str) -> None:
     features = jax.ShapeDtypeStruct((256, 32, 2 * patches.CHANNELS), np.float32)
     assert text_of(memory._chosen, platform, features, jax.ShapeDtypeStruct((), np.uint32))
 
@@ -118,10 +116,6 @@ def test_a_memory_is_lowered(tiled: bool, platform: str) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_scoring_is_lowered(platform: str) -> None:
     config = replaced(small_config(), {"scoring.precision": "bfloat16"})
-    channels = feature_channels(networks(), LEVELS)
-    fresh = jax.eval_shape(lambda: heads.init(jax.random.key(0), channels, config.mapping))
-    assert text_of(fold, platform, fresh)
-    assert text_of(loop._finite, platform, fresh)
     detector = shapes(networks(), Record(config))
     assert "bf16" in text_of(score_batch, platform, detector, IMAGES)
     maps = jax.eval_shape(score_batch, detector, IMAGES)

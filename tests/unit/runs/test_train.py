@@ -1,4 +1,4 @@
-"""Partition of runs into those that train together."""
+"""Partition of runs into those that train together, and what each has of what they share."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent, make_problem
 from pfm_jax.model.tiles import Tiles
-from pfm_jax.runs.partition import partition
+from pfm_jax.runs.features import patches_seen
+from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
 from pfm_jax.training import cache
+from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.checkpoint import Provenance
 from pfm_jax.training.step import init_state
 from pfm_jax.types import Dataset, Sources
@@ -69,3 +72,20 @@ def test_groups_follow_memory(
     longer = dataclasses.replace(provenance, config=small_config(steps=31), category="wood")
     other = RunFolder(Path("wood"), longer, found["wood"])
     assert len(partition([*runs, other], networks)) == len(expected) + 1
+
+
+def test_runs_see_the_patches_of_their_own_images() -> None:
+    """Two seeds of four images, between those of two other data sets."""
+    one = Provenance(small_config(), "", (), "", {}, 0, None, None, {}, "")
+    found = {name: Dataset(name, (), (), True, "") for name in ("grid", "tile", "wood")}
+    runs = [
+        RunFolder(Path(name), dataclasses.replace(one, num_images=count), found[name])
+        for name, count in (("grid", 3), ("tile", 4), ("tile", 4), ("wood", 20))
+    ]
+    images = np.arange(27.0, dtype=np.float32).reshape(27, 1, 1, 1, 1)
+    seen = patches_seen(runs, FeatureCache({}, "device", images))
+    ends = [(own.min(), own.max()) for own in seen if own is not None]
+    assert ends == [(0, 2), (3, 6), (3, 6), (7, 26)]
+    assert patches_seen(runs, FeatureCache({}, "device")) == [None] * 4
+    assert Room.of([runs[:3], runs[3:]]) == (cache.capacity(20), cache.capacity(20))
+    assert Room.of([runs[:1], runs[:3]]) == (8, 8)

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax import Array
 
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
@@ -31,16 +33,30 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 @pytest.mark.slow
 def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path: Path) -> None:
+    """Its momentum is not: the loss of the only step is finite still."""
     config = small_config()
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     channels, problem = feature_channels(networks, config.levels), make_problem(config)
-    state = train.init_state(config.seed, channels, problem, make_extent(problem, 6))
-    head = state.heads["conv2_x"]
-    shared = dataclasses.replace(head.shared, bias=head.shared.bias.at[0].set(np.inf))
-    bad = {**state.heads, "conv2_x": dataclasses.replace(head, shared=shared)}
-    with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 0"):
-        loop._check_finite(dataclasses.replace(state, heads=bad))
-    loop._check_finite(state)
+    images = load_dataset(config, "grid", sources).train
+    rows = learning.build_cache(config, networks, images)
+    extent = dataclasses.replace(make_extent(problem, len(images)), total_steps=np.int32(1))
+    saved: list[int] = []
+
+    def trained(bad: str) -> None:
+        def first_moment(path: Any, leaf: Array) -> Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return leaf.at[0].set(np.inf) if bad and name.endswith(bad) else leaf
+
+        state = train.init_state(config.seed, channels, problem, extent)
+        moments = jax.tree_util.tree_map_with_path(first_moment, state.opt_state)
+        state = dataclasses.replace(state, opt_state=moments)
+        loop.train([state], rows, problem, lambda first, *_: saved.append(first))
+
+    with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 1"):
+        trained("mu/conv2_x/shared/bias")
+    assert not saved
+    trained("")
+    assert saved == [0]
 
 
 def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:

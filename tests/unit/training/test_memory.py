@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.model import patches
 from pfm_jax.model.features import pyramids
-from pfm_jax.model.tiles import scoring_tiles
+from pfm_jax.model.tiles import scoring_tiles, training_tiles
+from pfm_jax.runs import learning
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import memory
-from tests.synthetic import small_config, texture
+from pfm_jax.training.cache import build_cache
+from tests.synthetic import LEVELS, small_config, texture
 
 NORMAL = np.stack([texture(seed, 96) for seed in range(6)])
 CONFIG = replaced(small_config(), {"data.image_size": 96, "networks.pretrained": False})
@@ -45,10 +48,16 @@ def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return cdist(a, b) < 1e-3 * np.linalg.norm(b, axis=1).mean()
 
 
+def fit(networks: Networks, images: np.ndarray, config: Config, room: int = 0) -> np.ndarray:
+    seen = learning.patches_of(config, networks, examples(images))
+    return np.asarray(memory.fit(seen, config.seed, room))
+
+
+@pytest.mark.parametrize("room", [0, 100])
 @pytest.mark.parametrize("config", [CONFIG, TILED], ids=["whole", "tiles"])
-def test_few_images_are_kept_whole(networks: Networks, config: Config) -> None:
+def test_few_images_are_kept_whole(networks: Networks, config: Config, room: int) -> None:
     """Every position of six images, of whole ones or of their four tiles, which overlap."""
-    kept = np.asarray(memory.fit(networks, examples(NORMAL), config))
+    kept = fit(networks, NORMAL, config, room)
     shape = patches.memory_shape(networks, config.levels, scoring_tiles(config.data)).shape
     assert kept.shape == shape
     tops = (0, 32) if config is TILED else (0,)
@@ -70,7 +79,7 @@ def test_the_most_different_images_are_kept(
     images = np.stack([NORMAL[0], *[NORMAL[1]] * 4, NORMAL[0]])
     for seed in (0, 1):
         config = dataclasses.replace(CONFIG, seed=seed)
-        kept = np.asarray(memory.fit(networks, examples(images), config))
+        kept = fit(networks, images, config)
         for features, remembered in zip(
             positions(networks, NORMAL[:2]), of_positions(kept)[0], strict=True
         ):
@@ -82,20 +91,25 @@ def test_what_is_kept_of_many_depends_on_the_seed_alone(
 ) -> None:
     """Other features with another seed, and the same with the same."""
     monkeypatch.setattr(patches, "KEPT", 2)
-    kept = np.asarray(memory.fit(networks, examples(NORMAL), CONFIG))
-    again = memory.fit(networks, examples(NORMAL), CONFIG)
-    np.testing.assert_array_equal(kept, again)
-    other = np.asarray(memory.fit(networks, examples(NORMAL), dataclasses.replace(CONFIG, seed=1)))
+    kept = fit(networks, NORMAL, CONFIG)
+    np.testing.assert_array_equal(kept, fit(networks, NORMAL, CONFIG))
+    other = fit(networks, NORMAL, dataclasses.replace(CONFIG, seed=1))
     pairs = zip(of_positions(other)[0], of_positions(kept)[0], strict=True)
     assert not all(same(one, first).any(1).all() for one, first in pairs)
 
 
-def test_of_more_images_than_that_some_are_seen_and_it_is_said(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("config", [CONFIG, TILED], ids=["whole", "tiles"])
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_patches_come_with_the_features_that_heads_learn_from(
+    networks: Networks, config: Config, place: str
 ) -> None:
-    monkeypatch.setattr(memory, "CANDIDATES", 3 * 12 * 12)
-    kept = of_positions(np.asarray(memory.fit(networks, examples(NORMAL), CONFIG)))[0]
-    seen = positions(networks, NORMAL)
-    equal = np.stack([same(a, b).any(1) for a, b in zip(seen, kept, strict=True)])
-    assert (equal == [True, False] * 3).all()
-    assert "the memory is of 3 of 6 images" in caplog.text
+    """The same as without them, wherever those are kept; here more than a batch."""
+    images = examples(np.concatenate([NORMAL, NORMAL[::-1]]))
+    cut, own = training_tiles(config.data), patches.remembered(config)
+    features = build_cache(networks, images, cut, LEVELS, place, 0, own)
+    alone = learning.patches_of(config, networks, images)
+    assert alone is not None and features.patches is not None
+    np.testing.assert_allclose(features.patches, alone, atol=1e-4 * np.abs(alone).max())
+    without = build_cache(networks, images, cut, LEVELS, place)
+    jax.tree.map(np.testing.assert_array_equal, features.rows, without.rows)
+    assert without.patches is None
