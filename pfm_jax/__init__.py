@@ -11,10 +11,10 @@
     detector = pfm.load("screw.pfm")
     result = pfm.evaluate(detector, pfm.datasets.load("mvtec_ad", "D", "screw"))
 
-Rooms, from the ground up; each imports only from those before it: `types`, `config`, `metrics`;
-`system` (files, devices), `backbones` (frozen networks and their weights), `recipes`, `datasets`
-(images in), `model` (the paper's equations), `training`, `inference` (the detector), `evaluation`,
-`runs` (a run's folder), `serving`, `sweeps`.
+Rooms, from the ground up; each imports only from those before it: `types`, `methods`, `config`,
+`metrics`; `system` (files, devices), `backbones` (frozen networks and their weights), `recipes`,
+`datasets` (images in), `model` (the paper's equations), `training`, `baselines` (other methods),
+`inference` (the detector), `evaluation`, `runs` (a run's folder), `serving`, `sweeps`.
 
 After Wan, Gao, Li and Wen, "Unsupervised Image Anomaly Detection and Segmentation Based on
 Pre-trained Feature Mapping" (2022); equations and tables are cited by their numbers there.

@@ -14,8 +14,8 @@ class Spade:
     """Nearest images, then nearest positions in them (Cohen and Hoshen, 2020).
 
     Attributes:
-        stages: whose features a position has, from fine to coarse; the first's positions are
-            those of the map, the others are repeated there.
+        stages: whose features are concatenated, finest first; the map has the grid of the first, on
+            which coarser ones are repeated.
         pooled: the stage whose mean finds the nearest images.
         neighbours: how many are found, at most: K in their paper.
     """
@@ -31,11 +31,11 @@ class PatchCore:
     """Nearest neighbours in a coreset of positions (Roth et al., 2022).
 
     Attributes:
-        stages: whose features a position has, from fine to coarse; the first's positions are
-            those of the map, the others are interpolated there.
-        channels: that each stage is averaged to.
+        stages: whose features are concatenated, finest first; the map has the grid of the first, to
+            which coarser ones are interpolated.
+        channels: channels per stage, after averaging.
         coreset: fraction of the positions that is kept.
-        most_positions: of more, as many are drawn at random before the coreset is chosen.
+        most_positions: a coreset is chosen of at most so many, drawn at random.
         projection: dimensions of the random projection that the coreset is chosen in.
         neighbours: of the nearest kept position, by which an image's score is weighted: b in their
             paper.
@@ -57,8 +57,8 @@ class Padim:
     """A Gaussian of the features at each position (Defard et al., 2021).
 
     Attributes:
-        stages: whose features a position has, from fine to coarse; the first's positions are
-            those of the map, the others are repeated there.
+        stages: whose features are concatenated, finest first; the map has the grid of the first, on
+            which coarser ones are repeated.
         channels: drawn at random of all of them.
         ridge: added to the diagonal of the covariances.
     """

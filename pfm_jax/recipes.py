@@ -88,6 +88,7 @@ def validate(config: Config) -> None:
     _check_data(config.data, stride)
     _check_train(config.train, (IMAGES,) if isinstance(config.baseline, Trained) else config.mapped)
     _check_scoring(config.scoring)
+    _check_names(config)
 
 
 def _check(ok: bool, field: str, value: object, wanted: str) -> None:
@@ -220,6 +221,20 @@ def _check_scoring(scoring: ScoringConfig) -> None:
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")
+
+
+def _check_names(config: Config) -> None:
+    """Levels that values are given for, mapped or not: of a misspelt one none would be used."""
+    names, known = Pair(config.networks.source, config.networks.target), {*Config().maps, IMAGES}
+    for section, field in (
+        *(("train", field) for field in ("learning_rate", "positions")),
+        *(("scoring", field) for field in ("relative", "weights")),
+    ):
+        for level in sorted(getattr(getattr(config, section), field).keys() - known):
+            try:
+                backbones.strides(names, level)
+            except InputError as error:
+                raise InputError(f"config.{section}.{field}: {error}") from error
 
 
 def _one(names: tuple[str, ...]) -> str:

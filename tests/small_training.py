@@ -8,7 +8,7 @@ import numpy as np
 
 from pfm_jax import training as train
 from pfm_jax.config import Config
-from pfm_jax.model.problem import Problem, make_extent, make_problem
+from pfm_jax.model.problem import Problem, make_extent, mapping_problem
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.types import Pair
@@ -33,7 +33,7 @@ def make_cache(num_images: int = 5, place: str = "device") -> FeatureCache:
 
 
 def problem_of(config: Config) -> Problem:
-    return make_problem(replaced(config, {"data.image_size": SIZE}))
+    return mapping_problem(replaced(config, {"data.image_size": SIZE}))
 
 
 def fresh(

@@ -145,7 +145,7 @@ def _judged(
     config: ScoringConfig,
     ignored: Array | None = None,
 ) -> Judged:
-    """Fuses each combination of levels as it would be judged by itself."""
+    """Fuses each combination of levels separately, beside the fused map of all."""
     every = {"fused": found}
     for names in parts:
         own = {name: found.levels[name] for name in names}

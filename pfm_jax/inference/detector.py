@@ -109,7 +109,7 @@ class Detector:
             return found.image_scores, found.fused
 
         data = self.config.data
-        about = self.normal_scores, functools.cache(lambda: self.fingerprint)
+        about = self.normal_scores, lambda: self.fingerprint
         return Scorer(of_batch, data.image_size, *about, value_range=data.value_range)
 
     def score(self, images: Images) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -15,8 +15,7 @@ class Prediction(NamedTuple):
     """Decisions on N images.
 
     Attributes:
-        scores: `[N]`, of the anomaly maps; 1 is about as good a mapping as expected or, of
-            standardised maps, 0.
+        scores: `[N]`; higher is more anomalous, on a scale that depends on the recipe.
         p_values: `[N]`; see `calibration.p_values`.
         is_anomalous: bool `[N]`, whether the score exceeds the threshold; None without one.
         anomaly_maps: for each image `[H, W]`, at its own resolution.

@@ -74,15 +74,12 @@ def feature_pyramid(pyramid: FeaturePyramid, neighbourhood: int = 1) -> FeatureP
     return {stage: neighbourhood_mean(f, neighbourhood) for stage, f in unit.items()}
 
 
-@functools.partial(jax.jit, static_argnames=("levels", "precision"))
+@functools.partial(jax.jit, static_argnames="levels")
 def extract(
-    networks: Networks,
-    images: UInt8[Array, "B H W 3"],
-    levels: tuple[str, ...],
-    precision: str = "float32",
+    networks: Networks, images: UInt8[Array, "B H W 3"], levels: tuple[str, ...]
 ) -> Features:
     """Extracts both networks' features `[B, h, w, C]` at some levels; see `at_levels`."""
-    return at_levels(pyramids(networks, images, precision), levels, networks.neighbourhood)
+    return at_levels(pyramids(networks, images), levels, networks.neighbourhood)
 
 
 def at_levels(

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from pfm_jax.config import MappingConfig
-from pfm_jax.model.heads import Heads, inputs_and_targets, residuals
+from pfm_jax.model.heads import Heads, inputs_and_targets, residual
 from pfm_jax.model.layers import Dense, apply_dense, fold_layers
 from pfm_jax.types import Features
 
@@ -84,21 +84,23 @@ def anomaly_maps(
     maps = {}
     for level, own in folded.items():
         inputs, targets = inputs_and_targets(features[level], own)
-        found = {k: predict(head, inputs[k], dtype) for k, head in own.items()}
-        distances = residuals({k: p for k, (p, _) in found.items()}, targets, config)
-        if level in expected:
-            for k, (_, hidden) in found.items():
-                logs = apply_dense(own[k].expected, hidden)[..., 0]
-                distances[k] = over_expected(distances[k], logs)
-        maps[level] = sum(distances.values(), jnp.float32(0)) / len(distances)
+        total = jnp.float32(0)
+        for direction, head in own.items():
+            prediction, hidden = predict(head, inputs[direction], dtype)
+            distance = residual(prediction, targets[direction], config)
+            if level in expected:
+                logs = apply_dense(head.expected, hidden)[..., 0]
+                distance = over_expected(distance, logs)
+            total += distance
+        maps[level] = total / len(own)
     return maps
 
 
 def over_expected(
     residual: Float[Array, "B h w"], log_expected: Float[Array, "B h w"]
 ) -> Float[Array, "B h w"]:
-    """Divides residuals by those to expect, of which the mean over an image, or over a tile of it,
-    counts by its root only: what is unusual all over would hide itself otherwise.
+    """Divides residuals by those to expect, but for half the (logarithmic) mean of these over an
+    image or tile: divided by all of it, an image that is unusual all over would hide itself.
     """
     mean = log_expected.mean((1, 2), keepdims=True)
     return residual * jnp.exp(mean / 2 - log_expected)

@@ -139,15 +139,13 @@ def apply(
     return predictions, dataclasses.replace(head, encoders=encoders, decoders=decoders)
 
 
-def residuals(
-    predictions: dict[str, Float[Array, "*batch _"]],
-    targets: dict[str, Float[Array, "*batch _"]],
-    config: MappingConfig,
-) -> dict[str, Float[Array, "*batch"]]:
-    """Direction -> squared distance of prediction and target at each position (eq. 8)."""
+def residual(
+    prediction: Float[Array, "*batch C"], target: Float[Array, "*batch C"], config: MappingConfig
+) -> Float[Array, "*batch"]:
+    """Squared distance of prediction and target at each position (eq. 8)."""
     if config.normalize_prediction:
-        predictions = {k: l2_normalize(p) for k, p in predictions.items()}
-    return {k: jnp.sum(jnp.square(p - targets[k]), -1) for k, p in predictions.items()}
+        prediction = l2_normalize(prediction)
+    return jnp.sum(jnp.square(prediction - target), -1)
 
 
 def loss(
@@ -162,7 +160,7 @@ def loss(
         inputs, targets = inputs_and_targets(batch.features[level], head.encoders)
         mask = batch.mask[level]
         predictions, updated[level] = apply(head, inputs, mask, dtype)
-        distances = residuals(predictions, targets, config)
+        distances = {k: residual(p, targets[k], config) for k, p in predictions.items()}
         means = [
             masked_sum(mask, d) / mask.sum() / targets[k].shape[-1] for k, d in distances.items()
         ]

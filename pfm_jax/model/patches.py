@@ -20,25 +20,25 @@ from pfm_jax.model.tiles import Tiles
 from pfm_jax.types import FeaturePyramid, stages
 
 KEPT = 32
-"""Features that a memory has of each position: as many of every data set, so that one program
-scores by all."""
+"""Features that a memory keeps per position: fixed, so that one compiled program scores by the
+memory of any data set."""
 
 CHANNELS = 128
-"""Channels that each stage of a memory is averaged to."""
+"""Channels per stage of a memory, after averaging."""
 
 
-class Remembered(NamedTuple):
-    """Subject of a memory: the target's stages of some levels, in the tiles of images to score."""
+class MemorySpec(NamedTuple):
+    """Features a memory is made of: the target's stages of some levels, in the tiles to score."""
 
     levels: tuple[str, ...]
     tiles: Tiles
 
 
-def remembered(config: Config) -> Remembered | None:
-    """Subject of a recipe's memory; None if it has none."""
+def memory_spec(config: Config) -> MemorySpec | None:
+    """The spec of a recipe's memory; None if it has none."""
     if not config.scoring.memory:
         return None
-    return Remembered(config.mapped, tiles.scoring_tiles(config.data))
+    return MemorySpec(config.mapped, tiles.scoring_tiles(config.data))
 
 
 def patches(
@@ -66,9 +66,9 @@ def _averaging(channels: int, count: int) -> np.ndarray:
     return matrix
 
 
-def of_levels(pyramid: FeaturePyramid, levels: Sequence[str]) -> Float[Array, "B h w C"]:
-    """Features of positions that a memory is of, from the target's pyramid: its stages that are
-    mapped, but for the finest where others are coarser."""
+def memory_features(pyramid: FeaturePyramid, levels: Sequence[str]) -> Float[Array, "B h w C"]:
+    """Features for a memory, of the target's pyramid: its mapped stages, without the finest if
+    there are coarser ones."""
     sides = {name: pyramid[name].shape[1] for name in (stages(level).target for level in levels)}
     finest = max(sides.values())
     coarser = [name for name, side in sides.items() if side < finest]
@@ -76,19 +76,24 @@ def of_levels(pyramid: FeaturePyramid, levels: Sequence[str]) -> Float[Array, "B
     return patches(pyramid, names, CHANNELS)
 
 
-def memory_shape(networks: Networks, levels: Sequence[str], cut: Tiles) -> jax.ShapeDtypeStruct:
-    """Shape `[T, h, w, K, C]` of a memory: features of each position of each tile."""
-    image = jax.ShapeDtypeStruct((1, cut.size, cut.size, 3), np.uint8)
-    one = jax.eval_shape(lambda n, x: of_levels(pyramids(n, x).target, levels), networks, image)
+def memory_shape(networks: Networks, spec: MemorySpec) -> jax.ShapeDtypeStruct:
+    """Shape `[T, h, w, K, C]` of a memory: `KEPT` features at each position of each tile."""
+
+    def features(networks: Networks, tile: Array) -> Array:
+        return memory_features(pyramids(networks, tile).target, spec.levels)
+
+    side = spec.tiles.size
+    image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    one = jax.eval_shape(features, networks, image)
     _, height, width, channels = one.shape
-    shape = len(tiles.corners(cut)), height, width, KEPT, channels
+    shape = len(tiles.corners(spec.tiles)), height, width, KEPT, channels
     return jax.ShapeDtypeStruct(shape, one.dtype)
 
 
 def distances(
     features: Float[Array, "B h w C"], memory: Float[Array, "h w K C"]
 ) -> Float[Array, "B h w"]:
-    """Distance of each position to the nearest that is remembered there or next to it."""
+    """Distance of each position's features to the nearest of a memory there or next to it."""
     height, width, kept, channels = memory.shape
     steps = [(y, x) for y in range(3) for x in range(3)]
     wide = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -99,7 +104,8 @@ def distances(
     own = kept * jnp.arange(height * width, dtype=jnp.int32).reshape(1, height, width, 1)
 
     def as_seen(found: Array, outside: float | int) -> Array:
-        """Turns what each position finds around it into what the positions around it find."""
+        """Re-indexes results from (position of the memory, offset of the query) to (position of
+        the query, offset of the memory)."""
         wide = jnp.pad(found, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=outside)
         parts = [
             wide[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width, index]

@@ -32,7 +32,7 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """Static argument of the training programs, derived once; see `make_problem`.
+    """Static argument of the training programs, derived once; see `mapping_problem`.
 
     It knows no data set: one program trains all of them, whatever their sizes; see `Extent`.
 
@@ -70,7 +70,7 @@ class Extent:
     total_steps: Array
 
 
-def make_problem(config: Config) -> Problem:
+def mapping_problem(config: Config) -> Problem:
     """Derives the problem of training a recipe. Raises InputError: no such network or stage."""
     cut = tiles.training_tiles(config.data)
     precision = devices.resolve_precision(config.train.precision)

@@ -38,12 +38,10 @@ class Mapping(NamedTuple):
 
 def untrained(networks: Networks, config: Config) -> Mapping:
     """A model of random heads, and a memory of zeros: of the shapes, and so the speed, of any."""
-    levels = config.levels
-    fresh = heads.init(jax.random.key(0), feature_channels(networks, levels), config.mapping)
-    if not config.scoring.memory:
-        return Mapping(fold(fresh))
-    cut = tiles.scoring_tiles(config.data)
-    return Mapping(fold(fresh), jnp.zeros(patches.memory_shape(networks, levels, cut).shape))
+    channels, spec = feature_channels(networks, config.levels), patches.memory_spec(config)
+    fresh = heads.init(jax.random.key(0), channels, config.mapping)
+    memory = None if spec is None else jnp.zeros(patches.memory_shape(networks, spec).shape)
+    return Mapping(jax.jit(fold)(fresh), memory)
 
 
 class ScoringSpec(NamedTuple):
@@ -164,8 +162,8 @@ def score(
         features = at_levels(pair, levels, networks.neighbourhood)
         maps = anomaly_maps(model.heads, features, spec.mapping, expected, dtype)
         if memory is not None:
-            positions = patches.of_levels(pair.target, levels)
-            maps[MEMORY] = patches.distances(positions, memory)
+            own = patches.memory_features(pair.target, levels)
+            maps[MEMORY] = patches.distances(own, memory)
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     maps = tiles.blended(maps_of, images, spec.tiles, model.memory)

@@ -40,9 +40,9 @@ def extents(runs: Sequence[RunFolder]) -> list[Extent]:
     ]
 
 
-def patches_seen(runs: Sequence[RunFolder], features: FeatureCache) -> list[np.ndarray | None]:
-    """Each run's part of the patches of all data sets."""
-    own = features.patches
+def own_candidates(runs: Sequence[RunFolder], features: FeatureCache) -> list[np.ndarray | None]:
+    """Each run's part of the candidates for a memory, of all data sets."""
+    own = features.candidates
     return [
         None if own is None else own[first : first + run.provenance.num_images]
         for run, first in zip(runs, first_images(runs), strict=True)
@@ -61,7 +61,6 @@ def extract_features(
     if problem.objective is not None:
         return learning.build_cache(runs[0].config, networks, images, room)
     if features:
-        own = patches.remembered(runs[0].config)
-        return cache.at_levels(features(), problem.levels, own)
+        return cache.select(features(), problem.levels, patches.memory_spec(runs[0].config))
     with compilation.ahead(lowered(runs, networks, len(images), room)):
         return learning.build_cache(runs[0].config, networks, images, room)

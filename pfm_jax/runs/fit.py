@@ -17,12 +17,11 @@ from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Record, assemble
-from pfm_jax.model.problem import make_extent
 from pfm_jax.model.scoring import Mapping
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
 from pfm_jax.system.compilation import keep_programs
-from pfm_jax.training import loop
+from pfm_jax.training import loop, memory
 from pfm_jax.training.checkpoint import versions
 from pfm_jax.types import Example
 
@@ -69,10 +68,12 @@ def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapp
     if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
     problem = learning.make_problem(config)
-    rows = learning.build_cache(config, networks, train)
-    fresh = learning.fresh_state(config, networks, make_extent(problem, len(train)))
-    (state,), _ = loop.train([fresh], rows, problem)
-    return learning.model_of(state, config, rows.patches)
+    cached = learning.build_cache(config, networks, train)
+    fresh = learning.fresh_state(config, networks, len(train))
+    (state,), _ = loop.train([fresh], cached, problem)
+    candidates = cached.candidates
+    kept = None if candidates is None else memory.fit(candidates, config.seed)
+    return learning.model_of(config, state, kept)
 
 
 def make_detector(

@@ -17,13 +17,12 @@ from pfm_jax.baselines.features import Memory, collected
 from pfm_jax.config import Config
 from pfm_jax.methods import IMAGES, Trained
 from pfm_jax.model import patches, tiles
-from pfm_jax.model import problem as mapping
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import fold
-from pfm_jax.model.problem import Extent, Problem
+from pfm_jax.model.problem import Problem, make_extent, mapping_problem
 from pfm_jax.model.scoring import Mapping
 from pfm_jax.system import devices
-from pfm_jax.training import cache, memory
+from pfm_jax.training import cache
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import TrainState, init_state
 from pfm_jax.types import Example, Pair
@@ -37,7 +36,7 @@ def is_trained(config: Config) -> bool:
 def make_problem(config: Config) -> Problem:
     """The problem of training a recipe. Raises InputError: no such network or stage."""
     if config.baseline is None:
-        return mapping.make_problem(config)
+        return mapping_problem(config)
     method, network, side = config.baseline, config.networks.source, config.data.image_size
     objective = baselines.LEARNT[method.method].objective(method, network, side)
     cut = tiles.training_tiles(config.data)
@@ -45,10 +44,11 @@ def make_problem(config: Config) -> Problem:
     return Problem(config.mapping, train, cut, ((IMAGES, 1),), objective)
 
 
-def fresh_state(config: Config, networks: Networks, extent: Extent) -> TrainState:
-    """A run of a recipe before its first step."""
+def fresh_state(config: Config, networks: Networks, num_images: int) -> TrainState:
+    """A run of a recipe, on so many images, before its first step."""
+    problem = make_problem(config)
     channels = feature_channels(networks, config.levels) if config.baseline is None else {}
-    return init_state(config.seed, channels, make_problem(config), extent)
+    return init_state(config.seed, channels, problem, make_extent(problem, num_images))
 
 
 def build_cache(
@@ -60,8 +60,8 @@ def build_cache(
     """
     if config.baseline is not None:
         return _whole_images(config, networks, examples, room)
-    cut, own = tiles.training_tiles(config.data), patches.remembered(config)
-    return cache.build_cache(networks, examples, cut, config.levels, room=room, remembered=own)
+    cut, spec = tiles.training_tiles(config.data), patches.memory_spec(config)
+    return cache.build_cache(networks, examples, cut, config.levels, room=room, memory=spec)
 
 
 def _whole_images(
@@ -87,26 +87,20 @@ def _whole_images(
     return FeatureCache(rows, "host")
 
 
-def patches_of(
-    config: Config, networks: Networks, examples: Sequence[Example]
-) -> np.ndarray | None:
-    """Patches that a run's memory is chosen of, without the features that it was trained on.
+def candidates_of(config: Config, networks: Networks, examples: Sequence[Example]) -> np.ndarray:
+    """Candidates for the memory of a recipe that has one, without features to train on.
 
-    None if it has none. Raises InputError: an image that can't be read.
+    Raises InputError: an image that can't be read.
     """
-    own = patches.remembered(config)
-    cut = tiles.training_tiles(config.data)
-    return own and cache.build_cache(networks, examples, cut, (), remembered=own).patches
+    cut, spec = tiles.training_tiles(config.data), patches.memory_spec(config)
+    found = cache.build_cache(networks, examples, cut, (), memory=spec).candidates
+    assert found is not None
+    return found
 
 
-def model_of(
-    state: TrainState, config: Config, seen: np.ndarray | None, room: int = 0
-) -> Mapping | Memory:
-    """The model of a detector, of a run trained on images whose patches were `seen`.
-
-    `room` as of `memory.fit`.
-    """
+def model_of(config: Config, state: TrainState, memory: np.ndarray | None) -> Mapping | Memory:
+    """The model of a detector, of a trained run and its memory, on every device."""
     if config.baseline is not None:
         return learned.kept(state.heads)
-    heads = devices.replicate(fold(devices.fetch(state.heads)))
-    return Mapping(heads, None if seen is None else memory.fit(seen, config.seed, room))
+    kept: Any = memory
+    return devices.replicate(Mapping(fold(devices.fetch(state.heads)), kept))

@@ -8,24 +8,22 @@ from typing import NamedTuple
 import jax
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_extent
+from pfm_jax.runs import learning
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
 from pfm_jax.training import cache
-from pfm_jax.training.step import init_state
 
 
 class Room(NamedTuple):
-    """Images that there is room for, in all parts of a launch: they share its programs.
+    """Capacities in images, common to all parts of a launch, so that they share its programs.
 
     Attributes:
         cached: images whose features are cached at a time.
-        remembered: images of one run, of which a memory is chosen.
+        candidates: images of one run, of which a memory is chosen.
     """
 
     cached: int = 0
-    remembered: int = 0
+    candidates: int = 0
 
     @classmethod
     def of(cls, parts: Sequence[Sequence[RunFolder]]) -> Room:
@@ -52,8 +50,8 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
         return [[run] for run in runs]
     problem = runs[0].problem
     free = cache.MEMORY_FRACTION * devices.free_on_device()
-    on_cpu, channels = jax.default_backend() == "cpu", feature_channels(networks, config.levels)
-    fresh = jax.eval_shape(lambda: init_state(0, channels, problem, make_extent(problem, 1)))
+    on_cpu = jax.default_backend() == "cpu"
+    fresh = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
     image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
     found: list[list[RunFolder]] = []
     for run in sorted(runs, key=lambda run: run.provenance.num_images):

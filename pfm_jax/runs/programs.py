@@ -11,12 +11,10 @@ from jax.stages import Lowered
 
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.inference.detector import Record, score_batch, shapes
-from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_extent
+from pfm_jax.runs import learning
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop
-from pfm_jax.training.step import init_state
 
 
 def lowered(
@@ -27,8 +25,8 @@ def lowered(
     As they will run on one device, with the features of `num_images` and `room` for more.
     """
     config, problem = runs[0].config, runs[0].problem
-    channels, size = feature_channels(networks, config.levels), config.data.image_size
-    state = jax.eval_shape(lambda: init_state(0, channels, problem, make_extent(problem, 1)))
+    size = config.data.image_size
+    state = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
     group = state
     if loop.is_group(len(runs)):
         group = jax.eval_shape(loop.stack, [state] * len(runs))

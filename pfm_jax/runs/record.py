@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import io
 import json
 import logging
@@ -107,6 +108,7 @@ def check_trained_on(folder: Path, provenance: Provenance) -> None:
         )
 
 
+@functools.cache
 def git_state() -> dict[str, str | bool] | None:
     """Commit of this package's checkout and whether files differ from it; None if not in git."""
     git = ("git", "-C", str(Path(__file__).parent))

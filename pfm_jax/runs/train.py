@@ -15,21 +15,18 @@ import numpy as np
 
 from pfm_jax import datasets
 from pfm_jax.backbones.networks import Networks, load_networks
-from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config
-from pfm_jax.model.problem import make_extent
-from pfm_jax.model.scoring import Mapping
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning, record
 from pfm_jax.runs.baseline import fit_baselines
-from pfm_jax.runs.features import CachedFeatures, extents, extract_features, patches_seen
+from pfm_jax.runs.features import CachedFeatures, extents, extract_features, own_candidates
 from pfm_jax.runs.finish import finish, lock
 from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder, load_datasets, provenance, resolved
 from pfm_jax.runs.unified import unify
 from pfm_jax.system import devices, interrupts
 from pfm_jax.system.background import Later, at_once, in_background
-from pfm_jax.training import loop
+from pfm_jax.training import loop, memory
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
 from pfm_jax.training.step import TrainState
 from pfm_jax.types import InputError, Sources
@@ -111,7 +108,7 @@ def train_together(
             trained = _trained(runs, networks, room, features, stopping)
             found: dict[Path, dict[str, Any]] = {}
             for run in runs:
-                model = _model(run, networks, *trained[run.folder], room)
+                model = learning.model_of(run.config, *trained.pop(run.folder))
                 found |= finish(run, model, networks, later)
             return found
     finally:
@@ -133,33 +130,37 @@ def _trained(
     features: CachedFeatures | None,
     stopping: Callable[[], bool] | None,
 ) -> dict[Path, tuple[TrainState, np.ndarray | None]]:
-    """Trains the runs that are not trained; folder -> state, and the patches that it saw now."""
+    """Trains the runs that are not trained; folder -> state and memory."""
     states = {run.folder: _state(run, networks) for run in runs}
     for run in runs:
         run.write_status("running")
     todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
-    seen: dict[Path, np.ndarray | None] = {}
+    memories: dict[Path, np.ndarray | None] = {}
     for step in sorted({int(states[run.folder].step) for run in todo}):
         some = [run for run in todo if int(states[run.folder].step) == step]
         extracted = functools.partial(extract_features, some, networks, features, room.cached)
         own = [states.pop(run.folder) for run in some]
         try:
-            done, parts = _fit(some, own, extracted, stopping)
+            done, candidates = _fit(some, own, extracted, stopping)
         except InputError as error:
             folders = ", ".join(str(run.folder) for run in some)
             raise InputError(f"{folders}: {error}") from error
-        states |= {run.folder: state for run, state in zip(some, done, strict=True)}
-        seen |= {run.folder: part for run, part in zip(some, parts, strict=True)}
-    return {folder: (state, seen.get(folder)) for folder, state in states.items()}
+        for run, state, part in zip(some, done, candidates, strict=True):
+            states[run.folder] = state
+            memories[run.folder] = _memory(run, networks, part, room)
+    for run in runs:
+        if run.folder not in memories:
+            memories[run.folder] = _memory(run, networks, None, room)
+    return {run.folder: (states[run.folder], memories[run.folder]) for run in runs}
 
 
 def _state(run: RunFolder, networks: Networks) -> TrainState:
     """State of a run: its last checkpoint, or fresh."""
     name, checkpoints = run.provenance.category, run.checkpoints
     assert checkpoints is not None
-    extent = make_extent(run.problem, run.provenance.num_images)
-    state = devices.replicate(learning.fresh_state(run.config, networks, extent))
-    log.info("%s: %d training images", name, run.provenance.num_images)
+    num_images = run.provenance.num_images
+    state = devices.replicate(learning.fresh_state(run.config, networks, num_images))
+    log.info("%s: %d training images", name, num_images)
     if old := checkpoints.provenance():
         check_same_run(old, run.provenance, run.folder)
         state = checkpoints.restore(state)
@@ -173,21 +174,19 @@ def _state(run: RunFolder, networks: Networks) -> TrainState:
     return state
 
 
-def _model(
-    run: RunFolder, networks: Networks, state: TrainState, seen: np.ndarray | None, room: Room
-) -> Mapping | Memory:
-    """Model of a trained run; its patches are extracted unless they were `seen`."""
-    spent: dict[str, float] = {}
+def _memory(
+    run: RunFolder, networks: Networks, candidates: np.ndarray | None, room: Room
+) -> np.ndarray | None:
+    """Memory of a run, if its recipe has one; candidates are extracted if there are none."""
+    if not run.config.scoring.memory:
+        return None
     try:
-        with record.timed(spent, "memory"):
-            if seen is None:
-                seen = learning.patches_of(run.config, networks, run.dataset.train)
-            model = learning.model_of(state, run.config, seen, room.remembered)
+        with record.timed(run.seconds, "memory"):
+            if candidates is None:
+                candidates = learning.candidates_of(run.config, networks, run.dataset.train)
+            return memory.fit(candidates, run.config.seed, room.candidates)
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
-    if run.config.scoring.memory:
-        run.seconds.update(spent)  # of the last time: it is not kept with the checkpoints
-    return model
 
 
 @contextmanager
@@ -209,29 +208,25 @@ def _fit(
     features: CachedFeatures,
     stopping: Callable[[], bool] | None,
 ) -> tuple[list[TrainState], list[np.ndarray | None]]:
-    """Extracts features and trains runs at the same step; returns each run's patches, too.
-
-    The other features are freed on return.
+    """Extracts features and trains runs at the same step; returns candidates for their
+    memories, too. The other features are freed on return.
     """
 
-    def save(first: int, some: list[TrainState], losses: dict[str, np.ndarray]) -> None:
-        for index, state in enumerate(some):
-            own = {level: values[index] for level, values in losses.items()}
-            run = runs[first + index]
-            assert run.checkpoints is not None
-            record.append_curve(run.folder, int(state.step), own)
-            run.checkpoints.save(state, run.provenance)
-        devices.release_memory()
+    def save(number: int, state: TrainState, losses: dict[str, np.ndarray]) -> None:
+        run = runs[number]
+        assert run.checkpoints is not None
+        record.append_curve(run.folder, int(state.step), losses)
+        run.checkpoints.save(state, run.provenance)
 
     spent: dict[str, float] = {}
     with record.timed(spent, "features"):
-        rows = features()
+        cached = features()
     deferred = nullcontext(stopping) if stopping else interrupts.deferred()
     with record.timed(spent, "train"), deferred as stopping:
         own = devices.replicate(extents(runs))
         # The states are in no variable, so that their buffers are freed as training begins.
         placed = (dataclasses.replace(states.pop(0), extent=extent) for extent in own)
-        done, losses = loop.train([*placed], rows, runs[0].problem, save, stopping)
+        done, losses = loop.train([*placed], cached, runs[0].problem, save, stopping)
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
     names = ", ".join(dict.fromkeys(run.provenance.category for run in runs))
     log.info("%s: loss at the end %s", names, at_the_end)
@@ -241,4 +236,4 @@ def _fit(
         run.write_status("running")
     if any(int(state.step) < run.total_steps for state, run in zip(done, runs, strict=True)):
         sys.exit(0)
-    return done, patches_seen(runs, rows)
+    return done, own_candidates(runs, cached)

@@ -109,11 +109,9 @@ def _run_job(
     levels = tuple(sorted({level for name in names for level in plan.configs[name].mapped}))
     cut = tiles.training_tiles(config.data)
     datasets, train = dict(zip(plan.seeds, loaded, strict=True)), loaded[0].train
-    wanted = {patches.remembered(plan.configs[name]) for name in names} - {None}
-    kept = wanted.pop() if len(wanted) == 1 else None
-    features = functools.cache(
-        lambda: cache.build_cache(networks, train, cut, levels, remembered=kept)
-    )
+    wanted = {patches.memory_spec(plan.configs[name]) for name in names} - {None}
+    spec = wanted.pop() if len(wanted) == 1 else None
+    features = functools.cache(lambda: cache.build_cache(networks, train, cut, levels, memory=spec))
     shared = None if config.data.shots else features  # shots differ from seed to seed
     for name in names:
         recipes = [dataclasses.replace(plan.configs[name], seed=s) for n, s in todo if n == name]

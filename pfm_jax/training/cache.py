@@ -24,7 +24,7 @@ from pfm_jax.backbones.networks import Networks
 from pfm_jax.datasets.images import batches
 from pfm_jax.model import features, patches, tiles
 from pfm_jax.model.features import feature_shapes, pyramids
-from pfm_jax.model.patches import Remembered
+from pfm_jax.model.patches import MemorySpec
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
 from pfm_jax.system.files import cache_dir
@@ -45,23 +45,23 @@ class FeatureCache:
             room for N images of which the first are there: JAX arrays if `place` is `"device"`, but
             NumPy arrays if `"host"` or `"disk"` (mapped). Of a baseline, an image a row;
             see `runs.learning`.
-        patches: float32 `[images, T, h, w, C]` that a memory is chosen of, each image's tile by
-            tile; NumPy arrays, since a memory is chosen once, of a row of positions at a time.
-        remembered: what `patches` are of; None if there are none.
+        candidates: float32 `[images, T, h, w, C]`, of which a memory is chosen, once; in NumPy, as
+            it is done row by row.
+        memory: the spec of that memory; None if there are no candidates.
     """
 
     rows: Features
     place: str
-    patches: np.ndarray | None = None
-    remembered: Remembered | None = None
+    candidates: np.ndarray | None = None
+    memory: MemorySpec | None = None
 
 
-def at_levels(
-    cache: FeatureCache, levels: tuple[str, ...], remembered: Remembered | None
-) -> FeatureCache:
-    """Selects some levels of a cache, and its patches if they are what is to be remembered."""
-    rows, own = {k: cache.rows[k] for k in levels}, cache.remembered == remembered
-    return FeatureCache(rows, cache.place, *(cache.patches, remembered) if own else ())
+def select(cache: FeatureCache, levels: tuple[str, ...], memory: MemorySpec | None) -> FeatureCache:
+    """Selects some levels of a cache, and its candidates if they are for this memory."""
+    rows = {k: cache.rows[k] for k in levels}
+    if cache.memory != memory:
+        return FeatureCache(rows, cache.place)
+    return FeatureCache(rows, cache.place, cache.candidates, memory)
 
 
 def choose_place(nbytes: int) -> str:
@@ -85,22 +85,22 @@ def _rows_of(
     images: Array,
     levels: tuple[str, ...],
     cut: Tiles,
-    remembered: Remembered | None,
+    memory: MemorySpec | None,
 ) -> tuple[Features, Array | None, Features]:
     """Extracts a batch's features.
 
-    Returns rows, float16, image after image and tile after tile of each; patches
+    Returns rows, float16, image after image and tile after tile of each; candidates for a memory
     `[B, T, h, w, C]`; and, for each level and network, whether an image's are finite `[B]`.
     """
 
     def of_tile(part: Array, _: None) -> tuple[Features, Array | None]:
         pair = pyramids(networks, part)
-        own = patches.of_levels(pair.target, remembered.levels) if remembered else None
+        own = patches.memory_features(pair.target, memory.levels) if memory else None
         return features.at_levels(pair, levels, networks.neighbourhood), own
 
     found, seen = tiles.each(of_tile, images, cut)
-    if remembered and remembered.tiles != cut:
-        _, seen = tiles.each(of_tile, images, remembered.tiles)
+    if memory and tiles.corners(memory.tiles) != tiles.corners(cut):
+        _, seen = tiles.each(of_tile, images, memory.tiles)
     finite = jax.tree.map(lambda f: jnp.isfinite(f).all((0, 2, 3, 4)), found)
     rows = jax.tree.map(
         lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]).astype(jnp.float16), found
@@ -109,10 +109,10 @@ def _rows_of(
     return devices.constrain_replicated((rows, by_image, finite))
 
 
-_rows_on_host = jax.jit(_rows_of, static_argnames=("levels", "cut", "remembered"))
+_rows_on_host = jax.jit(_rows_of, static_argnames=("levels", "cut", "memory"))
 
 
-@functools.partial(jax.jit, static_argnames=("levels", "cut", "remembered"), donate_argnames="rows")
+@functools.partial(jax.jit, static_argnames=("levels", "cut", "memory"), donate_argnames="rows")
 def _store_on_device(
     rows: Features,
     first: Array,
@@ -120,10 +120,10 @@ def _store_on_device(
     images: Array,
     levels: tuple[str, ...],
     cut: Tiles,
-    remembered: Remembered | None,
+    memory: MemorySpec | None,
 ) -> tuple[Features, Array | None, Features]:
     """Stores a batch from image number `first` on; see `_rows_of`."""
-    new, seen, finite = _rows_of(networks, images, levels, cut, remembered)
+    new, seen, finite = _rows_of(networks, images, levels, cut, memory)
 
     def stored(old: Array, own: Array) -> Array:
         start = first * (own.shape[0] // images.shape[0])
@@ -203,23 +203,25 @@ def build_cache(
     levels: tuple[str, ...],
     place: str | None = None,
     room: int = 0,
-    remembered: Remembered | None = None,
+    memory: MemorySpec | None = None,
 ) -> FeatureCache:
     """Extracts the features of every tile of every image, once.
 
     `examples` are the training images of one data set after the other. `place` is chosen by size
-    if None; there is room for at least `room` images. Keeps patches of what is to be `remembered`.
+    if None; there is room for at least `room` images. Keeps candidates for a `memory`.
     Raises InputError: an image that can't be read, or whose features are not finite.
     """
     shapes = room_shapes(networks, len(examples), cut, levels, room)
     nbytes = devices.tree_bytes(shapes)
     place = place or choose_place(nbytes)
-    log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
-    rows, kept = _empty(shapes, place), _room_for_patches(networks, len(examples), remembered)
+    if levels:
+        log.info("features of %d images: %.2f GiB on the %s", len(examples), nbytes / 2**30, place)
+    rows, taken = _empty(shapes, place), nbytes if place == "host" else 0
+    kept = _room_for_candidates(networks, len(examples), memory, taken)
     finite: list[Features] = []
     done, batch_size = 0, devices.batch_size()
     for images, count in batches(examples, cut.image, batch_size, "features"):
-        some = networks, devices.shard_batch(images), levels, cut, remembered
+        some = networks, devices.shard_batch(images), levels, cut, memory
         if place == "device":
             rows, seen, fine = _store_on_device(rows, np.int32(done), *some)
         else:
@@ -232,16 +234,17 @@ def build_cache(
     _check_finite(finite, examples)
     rows = jax.block_until_ready(rows)
     devices.release_memory()
-    return FeatureCache(rows, place, kept, remembered)
+    return FeatureCache(rows, place, kept, memory)
 
 
-def _room_for_patches(
-    networks: Networks, num_images: int, remembered: Remembered | None
+def _room_for_candidates(
+    networks: Networks, num_images: int, memory: MemorySpec | None, taken: int
 ) -> np.ndarray | None:
-    """Room on the host, or on disk, for the patches of so many images."""
-    if remembered is None:
+    """Room for candidates of some images, on the host beside `taken` bytes of it, or on disk."""
+    if memory is None:
         return None
-    count, height, width, _, channels = patches.memory_shape(networks, *remembered).shape
+    count, height, width, _, channels = patches.memory_shape(networks, memory).shape
     shape = num_images, count, height, width, channels
-    fits = 4 * math.prod(shape) <= MEMORY_FRACTION * devices.free_on_host()
+    fits = taken + 4 * math.prod(shape) <= MEMORY_FRACTION * devices.free_on_host()
+    log.info("candidates for a memory: %.2f GiB", 4 * math.prod(shape) / 2**30)
     return (np.zeros if fits else _on_disk)(shape, np.dtype(np.float32))

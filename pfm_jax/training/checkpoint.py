@@ -35,7 +35,7 @@ class Provenance:
     """A run's ingredients; kept with every checkpoint.
 
     Attributes:
-        category: that it is evaluated on.
+        category: the category it is evaluated on.
         trained_on: categories of its training images; several of a unified run.
         data: fingerprint of the normal images.
         weights: name of each network -> fingerprint of its weights.

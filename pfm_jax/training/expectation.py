@@ -24,7 +24,7 @@ from pfm_jax.system import devices
 from pfm_jax.training import sampling
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.step import TrainState
-from pfm_jax.types import Batch, Features
+from pfm_jax.types import Batch, Features, InputError
 
 DRAWS = 128
 """Steps whose positions are seen, of each level."""
@@ -43,7 +43,8 @@ logarithm of the residual."""
 def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> TrainState:
     """Fits what is expected of a trained run's residuals; see `heads.Head.expected`.
 
-    On the positions that the next `DRAWS` steps would have seen, had there been any.
+    On the positions that the next `DRAWS` steps would have seen, had there been any. Raises
+    InputError: it is not finite.
     """
     if cache.place == "device":
         place, here = jax.tree.leaves(cache.rows)[0].sharding, state
@@ -51,13 +52,17 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
             here = jax.device_put(state, place)
         expected = _fit_on_device(here, cache.rows, problem)
     else:
-        folded, moments = fold(devices.fetch(state.heads)), None
+        folded, moments = devices.replicate(fold(devices.fetch(state.heads))), None
         for index in range(DRAWS):
             which = state.key, np.int32(state.step + index), state.extent
             batches = sampling.gather(cache.rows, *which, 1, problem)
             moments = _add(moments, folded, jax.tree.map(lambda x: x[0], batches), problem)
         expected = _fitted(moments)
     expected = devices.replicate(expected)
+    for level, own in devices.fetch(expected).items():
+        if not all(np.isfinite(values).all() for values in jax.tree.leaves(own)):
+            wrong = f"the residuals to expect at {level} are not finite"
+            raise InputError(f"{wrong}: lower train.learning_rate")
     fitted = {k: dataclasses.replace(h, expected=expected[k]) for k, h in state.heads.items()}
     return dataclasses.replace(state, heads=fitted)
 
@@ -95,7 +100,7 @@ def _second_moments(
     head: FoldedHead, x: Array, target: Array, mask: Array, problem: Problem
 ) -> Array:
     prediction, hidden = predict(head, x, jnp.dtype(problem.train.precision))
-    residual = heads.residuals({"": prediction}, {"": target}, problem.mapping)[""]
+    residual = heads.residual(prediction, target, problem.mapping)
     columns = jnp.stack([jnp.ones_like(residual), log_residual(residual)], -1)
     rows = jnp.concatenate([hidden, columns], -1) * mask[:, None]
     return jnp.dot(rows.T, rows, precision="highest")

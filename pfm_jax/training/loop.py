@@ -36,8 +36,8 @@ GATHER_BYTES = 2**28
 Stepped = tuple[TrainState, Losses, Any]
 """A state after some steps, their losses, and whether each parameter and moment is finite."""
 
-Save = Callable[[int, list[TrainState], dict[str, np.ndarray]], None]
-"""First of some runs, their states, and level -> losses `[runs, steps]` since the last call."""
+Save = Callable[[int, TrainState, dict[str, np.ndarray]], None]
+"""Number of a run, its state, and level -> losses `[steps]` since it was saved last."""
 
 
 @jax.jit
@@ -154,12 +154,12 @@ def train(
     states: Sequence[TrainState],
     cache: FeatureCache,
     problem: Problem,
-    save: Save | None = None,
+    save: Save = lambda *_: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs, all at the same step and of as many steps, together to the last one.
 
-    `save`, if given, is called about every `checkpoint_every` steps and at the end. Once `stopping`
+    `save` is called about every `checkpoint_every` steps and at the end. Once `stopping`
     is true, on all processes, all runs are saved and returned as far as they are.
 
     Returns the states, and level -> loss of every step done `[G, steps]`. The buffers of the given
@@ -175,11 +175,9 @@ def train(
         bar.set_postfix_str("compiling")
         while done < total and not stopped:
             steps = min(length, total - done)
-            for index, curve in enumerate(curves):
+            for n, curve in enumerate(curves):
                 if not stopped:
-                    groups[index], losses, curve.finite = _advance(
-                        groups[index], cache, problem, steps
-                    )
+                    groups[n], losses, curve.finite = _advance(groups[n], cache, problem, steps)
                     curve.add(losses, done)
                     stopped = stopping()
             done += steps
@@ -190,6 +188,8 @@ def train(
     runs = [unstack(group) for group in groups]
     del groups  # a state is three times its parameters
     if done == total and problem.objective is None:
+        for curve in curves:
+            _check_finite(curve.finite, done)
         runs = [[with_expected(state, cache, problem) for state in group] for group in runs]
     _save(runs, curves, save)
     joined = [curve.since(0) for curve in curves]
@@ -219,19 +219,21 @@ class _Curve:
         return {k: np.concatenate([p[k] for p in some], 1) for k in (some[0] if some else {})}
 
 
-def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save | None) -> None:
+def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save) -> None:
     """Saves the groups that advanced since the last save."""
     first = 0
     for group, curve in zip(runs, curves, strict=True):
         if curve.saved < len(curve.parts):
             _check_finite(curve.finite, group[0].step)
-            if save:
-                save(first, group, curve.since(curve.saved))
+            losses = curve.since(curve.saved)
+            for index, state in enumerate(group):
+                save(first + index, state, {k: v[index] for k, v in losses.items()})
+            devices.release_memory()
             curve.saved = len(curve.parts)
         first += len(group)
 
 
-def _check_finite(finite: Any, step: Array) -> None:
+def _check_finite(finite: Any, step: Array | int) -> None:
     for path, fine in jax.tree_util.tree_leaves_with_path(devices.fetch(finite)):
         if not fine.all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -45,7 +45,7 @@ def _draw_positions(
     key: Array, step: Array, extent: Extent, problem: Problem
 ) -> tuple[Indices, Masks]:
     rows, masks, key = {}, {}, jax.random.fold_in(key, step)
-    for level, positions in sorted(problem.positions):
+    for level, positions in problem.positions:
         own, shape = jax.random.fold_in(key, level_number(level)), rows_drawn(level, problem)
         rows[level] = jax.random.randint(own, (shape,), 0, extent.num_tiles * positions)
         masks[level] = jnp.ones(shape)
@@ -61,7 +61,7 @@ def _draw_images(
     slots = (step % batches) * batch_size + jnp.arange(batch_size)
     images, real = order[slots % count], (slots < count).astype(jnp.float32)
     rows, masks = {}, {}
-    for level, positions in sorted(problem.positions):
+    for level, positions in problem.positions:
         rows[level] = (images[:, None] * positions + jnp.arange(positions)[None]).reshape(-1)
         masks[level] = jnp.repeat(real, positions)
     return rows, masks

@@ -31,7 +31,7 @@ class TrainState:
         step: int32, steps done.
         heads: level -> heads, with BatchNorm's running statistics; or what the problem's objective
             has in their place.
-        opt_state: of `optimizer`.
+        opt_state: state of the `optimizer`.
         key: uint32 `[2]`, data of the key that is folded into every random choice; never changes.
         extent: the features that it learns from, and for how many steps; never changes.
     """

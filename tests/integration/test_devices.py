@@ -22,11 +22,11 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.inference import detector
 from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.model import features, heads, scoring
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.runs import learning, run
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
-from pfm_jax.training import cache, loop
+from pfm_jax.training import cache, loop, memory
 from pfm_jax.types import Sources
 from tests.synthetic import LEVELS, make_sources, small_config
 
@@ -54,12 +54,13 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     dataset = run.load_dataset(config, "grid", sources)
     rows = learning.build_cache(config, networks, dataset.train)
-    problem, channels = make_problem(config), features.feature_channels(networks, LEVELS)
+    problem, channels = mapping_problem(config), features.feature_channels(networks, LEVELS)
     extent = make_extent(problem, len(dataset.train))
     state = train.init_state(config.seed, channels, problem, extent)
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
-    model = learning.model_of(state, config, rows.patches)
+    assert rows.candidates is not None
+    model = learning.model_of(config, state, memory.fit(rows.candidates, config.seed))
     trained = make_detector(networks, model, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,

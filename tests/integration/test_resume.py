@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import pytest
 
+from pfm_jax.model import features
 from pfm_jax.runs import record
 from pfm_jax.runs.train import train_categories
 from pfm_jax.system import files
@@ -231,14 +232,14 @@ def test_what_is_not_finite_is_named(
         )
     assert not list((tmp_path / "loss" / "grid" / "checkpoints").iterdir())
 
-    def nan_in_the_third(networks, images, levels, precision="float32"):
-        features = extract(networks, images, levels, precision)
-        pair = features["conv3_x"]
+    def nan_in_the_third(pair, levels, neighbourhood):
+        found = at_levels(pair, levels, neighbourhood)
+        pair = found["conv3_x"]
         poisoned = pair.target.at[2, 1, 1, 5].set(jnp.nan)
-        return {**features, "conv3_x": pair._replace(target=poisoned)}
+        return {**found, "conv3_x": pair._replace(target=poisoned)}
 
-    extract = cache.extract
-    monkeypatch.setattr(cache, "extract", nan_in_the_third)
+    at_levels = features.at_levels
+    monkeypatch.setattr(features, "at_levels", nan_in_the_third)
     cache._store_on_device.clear_cache()
     with pytest.raises(
         InputError, match=r"002\.png: the features of the target network at conv3_x"

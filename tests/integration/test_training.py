@@ -97,8 +97,7 @@ def test_resumed_run_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
     seen: dict[int, list[np.ndarray]] = {}
     with Checkpoints(tmp_path / "run") as checkpoints:
 
-        def save(_: int, states: list[train.TrainState], losses: dict[str, np.ndarray]) -> None:
-            (state,) = states
+        def save(_: int, state: train.TrainState, losses: dict[str, np.ndarray]) -> None:
             checkpoints.save(state, provenance)
             seen[int(state.step)] = [leaf.copy() for leaf in leaves(state)]
 

@@ -16,7 +16,7 @@ from pfm_jax.config import Config, MappingConfig, TrainConfig
 from pfm_jax.model import heads as mapping
 from pfm_jax.model.folded import anomaly_maps, fold, predict
 from pfm_jax.model.heads import Head, Heads
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.types import Batch, Pair
 from tests.parity.goldens.seeded import SEED, seeded_images, seeded_tensor
 
@@ -33,7 +33,7 @@ TRAIN = TrainConfig(
     weight_decay=1e-5,
     precision="float32",
 )
-PROBLEM = make_problem(Config(mapping=MAPPING, train=TRAIN))
+PROBLEM = mapping_problem(Config(mapping=MAPPING, train=TRAIN))
 EXTENT = make_extent(PROBLEM, num_images=1)
 CHANNELS = {LEVEL: Pair(SOURCE, TARGET)}
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}

@@ -23,7 +23,7 @@ from pfm_jax.config import (
 from pfm_jax.model import features, scoring
 from pfm_jax.model import heads as mapping
 from pfm_jax.model.folded import fold
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.model.scoring import Mapping
 from pfm_jax.types import Batch, ScoreMaps
 from tests.parity.goldens.seeded import seeded_bytes
@@ -47,7 +47,7 @@ CONFIG = Config(
     ),
 )
 IMAGES = seeded_bytes((2, 64, 64, 3))
-PROBLEM = make_problem(CONFIG)
+PROBLEM = mapping_problem(CONFIG)
 EXTENT = make_extent(PROBLEM, len(IMAGES))
 
 score = jax.jit(scoring.score, static_argnames="spec")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pfm_jax import backbones
-from pfm_jax.config import PARTS, Config, SweepConfig, from_dict, to_dict
+from pfm_jax.config import PARTS, Config, SweepConfig, TrainConfig, from_dict, to_dict
 from pfm_jax.recipes import load_recipe, validate
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError
@@ -77,6 +77,9 @@ def test_latent_sizes_are_those_of_table_2() -> None:
         ("train.precision", "float8"),
         ("scoring.precision", "int8"),
         ("scoring.relative", {"conv2_x": 0.0}),
+        ("scoring.relative", {"conv2x": 1.5}),
+        ("scoring.weights", {"memmory": 4.0}),
+        ("train.positions", {**TrainConfig().positions, "conv3_x>conv5x": 8}),
         ("scoring.fusion", "harmonic"),
         ("scoring.weights", {"conv2_x": -1.0}),
         ("scoring.sharpness", float("inf")),

@@ -16,10 +16,10 @@ from pfm_jax.evaluation.evaluate import _judged
 from pfm_jax.inference.detector import Record, score_batch, shapes
 from pfm_jax.model import patches
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.patches import Remembered
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.patches import MemorySpec
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.sweeps.plan import replaced
-from pfm_jax.training import cache, loop, memory, sampling
+from pfm_jax.training import cache, expectation, loop, memory, sampling
 from pfm_jax.training.step import init_state
 from pfm_jax.types import Batch
 from tests.synthetic import LEVELS, small_config
@@ -48,7 +48,7 @@ COUNT = jax.ShapeDtypeStruct((), np.int32)
 def run(**train: Any) -> tuple[Any, Any, Any]:
     """Problem, state and cached rows of a recipe with bfloat16 products, by shapes."""
     config = small_config(precision="bfloat16", **train)
-    problem, channels = make_problem(config), feature_channels(networks(), LEVELS)
+    problem, channels = mapping_problem(config), feature_channels(networks(), LEVELS)
     extent = make_extent(problem, 5)
     state = jax.eval_shape(lambda: init_state(0, channels, problem, extent))
     return problem, state, cache.cache_shapes(networks(), 8, problem.tiles, LEVELS)
@@ -99,10 +99,11 @@ def test_masked_sums_are_products_on_a_cpu_only(platform: str) -> None:
 @pytest.mark.parametrize("tiled", [False, True])
 def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
     changes = {"data.tile_size": 32, "data.tile_overlap": 0} if tiled else {}
-    cut = make_problem(replaced(small_config(), changes)).tiles
+    cut = mapping_problem(replaced(small_config(), changes)).tiles
     rows = cache.cache_shapes(networks(), 8, cut, LEVELS)
-    for remembered in (None, Remembered(LEVELS, cut)):
-        rest = networks(), IMAGES, LEVELS, cut, remembered
+    overlapping = cut._replace(overlap=16) if tiled else cut
+    for spec in (None, MemorySpec(LEVELS, cut), MemorySpec(LEVELS, overlapping)):
+        rest = networks(), IMAGES, LEVELS, cut, spec
         assert text_of(cache._store_on_device, platform, rows, COUNT, *rest)
     assert text_of(cache._zeros, platform, tuple(rows.items()))
 
@@ -110,7 +111,14 @@ def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_memory_is_lowered(platform: str) -> None:
     features = jax.ShapeDtypeStruct((256, 32, 2 * patches.CHANNELS), np.float32)
-    assert text_of(memory._chosen, platform, features, jax.ShapeDtypeStruct((), np.uint32))
+    count, seed = (jax.ShapeDtypeStruct((), kind) for kind in (np.int32, np.uint32))
+    assert text_of(memory._chosen, platform, features, count, seed)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_what_is_expected_is_lowered(platform: str) -> None:
+    problem, state, rows = run()
+    assert text_of(expectation._fit_on_device, platform, state, rows, problem)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -10,7 +10,7 @@ import pytest
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig
 from pfm_jax.model.features import extract, feature_channels
-from pfm_jax.model.problem import make_problem
+from pfm_jax.model.problem import mapping_problem
 from pfm_jax.recipes import validate
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.types import InputError, level_number, stages
@@ -71,7 +71,7 @@ def test_the_coarser_grid_is_resized_to_the_finer(weights: Path, turned: bool) -
 
 def test_positions_of_a_tile_follow_the_finer_stride() -> None:
     recipe = recipe_of("resnet18", VIT, "conv3_x:0-3", "conv4_x:4-7")
-    assert dict(make_problem(recipe).positions) == {"conv3_x:0-3": 32**2, "conv4_x:4-7": 16**2}
+    assert dict(mapping_problem(recipe).positions) == {"conv3_x:0-3": 32**2, "conv4_x:4-7": 16**2}
 
 
 def recipe_of(source: str, target: str, *levels: str, size: int = 256) -> Config:
@@ -113,4 +113,4 @@ def test_sizes_and_stages_that_do_not_fit_are_refused(
 def test_sizes_that_fit(names: tuple[str, str], level: str, size: int, side: int) -> None:
     recipe = recipe_of(*names, level, size=size)
     validate(recipe)
-    assert dict(make_problem(recipe).positions) == {level: side**2}
+    assert dict(mapping_problem(recipe).positions) == {level: side**2}

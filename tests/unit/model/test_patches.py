@@ -42,10 +42,10 @@ def test_positions_and_channels_are_averaged() -> None:
 
 def test_a_memory_is_of_all_stages_but_the_finest() -> None:
     levels = ("fine", "fine>mid", "mid<low", "low")
-    found = patches.of_levels(PYRAMID, levels)
+    found = patches.memory_features(PYRAMID, levels)
     np.testing.assert_array_equal(found, patches.patches(PYRAMID, ("mid", "low"), patches.CHANNELS))
     assert found.shape == (2, 4, 4, 2 * patches.CHANNELS)
-    one = patches.of_levels(PYRAMID, ("fine:mid", "low:mid"))
+    one = patches.memory_features(PYRAMID, ("fine:mid", "low:mid"))
     np.testing.assert_array_equal(one, patches.patches(PYRAMID, ("mid",), patches.CHANNELS))
 
 
@@ -73,8 +73,8 @@ def test_its_map_is_the_distance_to_the_nearest() -> None:
     networks, _ = load_networks(
         dataclasses.replace(config.networks, pretrained=False), config.levels
     )
-    cut = scoring_tiles(config.data)
-    memory = RNG.normal(size=patches.memory_shape(networks, config.levels, cut).shape)
+    spec = patches.MemorySpec(config.levels, scoring_tiles(config.data))
+    memory = RNG.normal(size=patches.memory_shape(networks, spec).shape)
     model = scoring.untrained(networks, config)._replace(memory=jnp.asarray(memory, jnp.float32))
     images = jnp.stack([texture(seed) for seed in range(2)])
     plain = dataclasses.replace(
@@ -83,7 +83,7 @@ def test_its_map_is_the_distance_to_the_nearest() -> None:
     spec = scoring.scoring_spec(dataclasses.replace(config, scoring=plain))
     found = scoring.score(networks, model, None, images, spec)
     pyramid = pyramids(networks, images).target
-    rows = np.asarray(patches.of_levels(pyramid, config.levels))
+    rows = np.asarray(patches.memory_features(pyramid, config.levels))
     near = nearest_around(rows, memory[0])
     whole = scoring.upsample(jnp.asarray(near, jnp.float32), 64, 64)
     np.testing.assert_allclose(found.levels["memory"], whole, rtol=1e-4)

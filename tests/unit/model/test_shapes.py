@@ -19,7 +19,7 @@ def test_a_wrong_shape_is_refused() -> None:
 
 
 def test_shapes_that_do_not_fit_each_other_are_refused() -> None:
-    rows = {"forward": jnp.ones((5, 3))}
-    assert heads.residuals(rows, rows, MappingConfig())["forward"].shape == (5,)
-    with pytest.raises(TypeCheckError, match="residuals"):
-        heads.residuals(rows, {"forward": jnp.ones((1, 3))}, MappingConfig())
+    rows = jnp.ones((5, 3))
+    assert heads.residual(rows, rows, MappingConfig()).shape == (5,)
+    with pytest.raises(TypeCheckError, match="residual"):
+        heads.residual(rows, jnp.ones((1, 3)), MappingConfig())

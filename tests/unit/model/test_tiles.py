@@ -13,6 +13,7 @@ import pytest
 from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import PAPER_SCORING, DataConfig
 from pfm_jax.model import patches, scoring, tiles
+from pfm_jax.model.patches import MemorySpec
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.model.tiles import Tiles
 from tests.synthetic import LEVELS, make_sources, small_config, texture
@@ -80,7 +81,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     """By its own part of the memory."""
     config, cut = small_config(), Tiles(128, 64, 0)
-    shape = patches.memory_shape(networks, config.levels, cut).shape
+    shape = patches.memory_shape(networks, MemorySpec(config.levels, cut)).shape
     memory = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     model = scoring.untrained(networks, config)._replace(memory=memory)
     images = np.stack([texture(seed, 128) for seed in range(2)])

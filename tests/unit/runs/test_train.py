@@ -11,9 +11,9 @@ import pytest
 
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.model.features import feature_channels
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.model.tiles import Tiles
-from pfm_jax.runs.features import patches_seen
+from pfm_jax.runs.features import own_candidates
 from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import devices
@@ -58,7 +58,7 @@ def test_groups_follow_memory(
         for _ in range(2)
     ]
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    problem, channels = make_problem(config), feature_channels(networks, LEVELS)
+    problem, channels = mapping_problem(config), feature_channels(networks, LEVELS)
     extent = make_extent(problem, 6)
     state = devices.tree_bytes(jax.eval_shape(lambda: init_state(0, channels, problem, extent)))
     rows = cache.room_shapes(networks, 12, Tiles(64, 64, 0), LEVELS)  # of both categories
@@ -83,9 +83,9 @@ def test_runs_see_the_patches_of_their_own_images() -> None:
         for name, count in (("grid", 3), ("tile", 4), ("tile", 4), ("wood", 20))
     ]
     images = np.arange(27.0, dtype=np.float32).reshape(27, 1, 1, 1, 1)
-    seen = patches_seen(runs, FeatureCache({}, "device", images))
+    seen = own_candidates(runs, FeatureCache({}, "device", images))
     ends = [(own.min(), own.max()) for own in seen if own is not None]
     assert ends == [(0, 2), (3, 6), (3, 6), (7, 26)]
-    assert patches_seen(runs, FeatureCache({}, "device")) == [None] * 4
+    assert own_candidates(runs, FeatureCache({}, "device")) == [None] * 4
     assert Room.of([runs[:3], runs[3:]]) == (cache.capacity(20), cache.capacity(20))
     assert Room.of([runs[:1], runs[:3]]) == (8, 8)

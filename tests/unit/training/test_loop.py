@@ -17,13 +17,13 @@ from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.heads import Heads
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.runs import learning
 from pfm_jax.runs.run import load_dataset
 from pfm_jax.training import loop
 from pfm_jax.training.step import TrainState
 from pfm_jax.types import InputError, Sources
-from tests.synthetic import make_sources, small_config
+from tests.synthetic import LEVELS, make_sources, small_config
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path:
     """Its momentum is not: the loss of the only step is finite still."""
     config = small_config()
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
-    channels, problem = feature_channels(networks, config.levels), make_problem(config)
+    channels, problem = feature_channels(networks, config.levels), mapping_problem(config)
     images = load_dataset(config, "grid", sources).train
     rows = learning.build_cache(config, networks, images)
     extent = dataclasses.replace(make_extent(problem, len(images)), total_steps=np.int32(1))
@@ -50,7 +50,7 @@ def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path:
         state = train.init_state(config.seed, channels, problem, extent)
         moments = jax.tree_util.tree_map_with_path(first_moment, state.opt_state)
         state = dataclasses.replace(state, opt_state=moments)
-        loop.train([state], rows, problem, lambda first, *_: saved.append(first))
+        loop.train([state], rows, problem, lambda number, *_: saved.append(number))
 
     with pytest.raises(InputError, match="heads/conv2_x/shared/bias is not finite after step 1"):
         trained("mu/conv2_x/shared/bias")
@@ -59,11 +59,33 @@ def test_a_parameter_that_is_not_finite_is_not_saved(sources: Sources, tmp_path:
     assert saved == [0]
 
 
+@pytest.mark.slow
+def test_expected_residuals_that_are_not_finite_are_not_saved(sources: Sources) -> None:
+    """The heads themselves are finite still, after one step of far too high a rate."""
+    config = small_config(learning_rate=dict.fromkeys(LEVELS, 1e9))
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
+    images = load_dataset(config, "grid", sources).train
+    cached = learning.build_cache(config, networks, images)
+    state = learning.fresh_state(config, networks, len(images))
+    state = dataclasses.replace(
+        state, extent=dataclasses.replace(state.extent, total_steps=np.int32(1))
+    )
+    saved: list[int] = []
+
+    def save(number: int, *_: object) -> None:
+        saved.append(number)
+
+    wrong = r"residuals to expect at conv\d_x are not finite: lower train.learning_rate"
+    with pytest.raises(InputError, match=wrong):
+        loop.train([state], cached, learning.make_problem(config), save)
+    assert not saved
+
+
 def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:
     """The residuals to expect are fitted before the last state is saved."""
     config = small_config()
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
-    channels, problem = feature_channels(networks, config.levels), make_problem(config)
+    channels, problem = feature_channels(networks, config.levels), mapping_problem(config)
     images = load_dataset(config, "grid", sources).train
     rows = learning.build_cache(config, networks, images)
 
@@ -71,8 +93,8 @@ def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:
         saved: list[Heads] = []
         state = train.init_state(config.seed, channels, problem, make_extent(problem, len(images)))
 
-        def save(_: int, states: list[TrainState], __: object) -> None:
-            saved.append(jax.device_get(states[0].heads))
+        def save(_: int, state: TrainState, __: object) -> None:
+            saved.append(jax.device_get(state.heads))
 
         (last,), _ = loop.train([state], rows, problem, save, lambda: next(stopping))
         return last.heads, saved[-1]

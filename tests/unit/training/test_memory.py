@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,17 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import examples
 from pfm_jax.model import patches
 from pfm_jax.model.features import pyramids
-from pfm_jax.model.tiles import scoring_tiles, training_tiles
+from pfm_jax.model.tiles import training_tiles
 from pfm_jax.runs import learning
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.training import memory
-from pfm_jax.training.cache import build_cache
+from pfm_jax.training.cache import FeatureCache, build_cache, select
+from pfm_jax.types import Pair
 from tests.synthetic import LEVELS, small_config, texture
 
 NORMAL = np.stack([texture(seed, 96) for seed in range(6)])
 CONFIG = replaced(small_config(), {"data.image_size": 96, "networks.pretrained": False})
-TILED = replaced(CONFIG, {"data.tile_size": 64, "data.tile_overlap": 32})
+TILED = replaced(CONFIG, {"data.tile_size": 64, "data.tile_overlap": 48})
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def networks() -> Networks:
 
 def positions(networks: Networks, images: np.ndarray) -> np.ndarray:
     """Features `[P, N, C]` of each position of some images or tiles."""
-    found = patches.of_levels(pyramids(networks, jnp.asarray(images)).target, CONFIG.levels)
+    found = patches.memory_features(pyramids(networks, jnp.asarray(images)).target, CONFIG.levels)
     return np.asarray(found).reshape(len(images), -1, found.shape[-1]).swapaxes(0, 1)
 
 
@@ -49,18 +51,27 @@ def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def fit(networks: Networks, images: np.ndarray, config: Config, room: int = 0) -> np.ndarray:
-    seen = learning.patches_of(config, networks, examples(images))
-    return np.asarray(memory.fit(seen, config.seed, room))
+    candidates = learning.candidates_of(config, networks, examples(images))
+    return memory.fit(candidates, config.seed, room)
+
+
+@pytest.fixture
+def two_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two features of each position are kept."""
+    memory._chosen.clear_cache()
+    monkeypatch.setattr(patches, "KEPT", 2)
+    yield
+    memory._chosen.clear_cache()
 
 
 @pytest.mark.parametrize("room", [0, 100])
 @pytest.mark.parametrize("config", [CONFIG, TILED], ids=["whole", "tiles"])
 def test_few_images_are_kept_whole(networks: Networks, config: Config, room: int) -> None:
-    """Every position of six images, of whole ones or of their four tiles, which overlap."""
+    """Every position of six images, of whole ones or of their nine tiles, which overlap."""
     kept = fit(networks, NORMAL, config, room)
-    shape = patches.memory_shape(networks, config.levels, scoring_tiles(config.data)).shape
-    assert kept.shape == shape
-    tops = (0, 32) if config is TILED else (0,)
+    spec = patches.memory_spec(config)
+    assert spec and kept.shape == patches.memory_shape(networks, spec).shape
+    tops = (0, 16, 32) if config is TILED else (0,)
     side = 64 if config is TILED else 96
     corners = [(top, left) for top in tops for left in tops]
     for own, (top, left) in zip(of_positions(kept), corners, strict=True):
@@ -71,11 +82,9 @@ def test_few_images_are_kept_whole(networks: Networks, config: Config, room: int
             assert equal.any(0).all(), "nothing else is"
 
 
-def test_the_most_different_images_are_kept(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("two_kept")
+def test_the_most_different_images_are_kept(networks: Networks) -> None:
     """Two images, one of them four times: one of either is kept, whatever the seed."""
-    monkeypatch.setattr(patches, "KEPT", 2)
     images = np.stack([NORMAL[0], *[NORMAL[1]] * 4, NORMAL[0]])
     for seed in (0, 1):
         config = dataclasses.replace(CONFIG, seed=seed)
@@ -86,13 +95,13 @@ def test_the_most_different_images_are_kept(
             assert same(features, remembered).sum(1).tolist() == [1, 1]
 
 
-def test_what_is_kept_of_many_depends_on_the_seed_alone(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other features with another seed, and the same with the same."""
-    monkeypatch.setattr(patches, "KEPT", 2)
+@pytest.mark.usefixtures("two_kept")
+def test_what_is_kept_of_many_depends_on_the_seed_alone(networks: Networks) -> None:
+    """Other features with another seed, and the same with the same, whatever there is room for."""
     kept = fit(networks, NORMAL, CONFIG)
     np.testing.assert_array_equal(kept, fit(networks, NORMAL, CONFIG))
+    for room in (9, 40, 100):
+        np.testing.assert_array_equal(kept, fit(networks, NORMAL, CONFIG, room))
     other = fit(networks, NORMAL, dataclasses.replace(CONFIG, seed=1))
     pairs = zip(of_positions(other)[0], of_positions(kept)[0], strict=True)
     assert not all(same(one, first).any(1).all() for one, first in pairs)
@@ -100,16 +109,26 @@ def test_what_is_kept_of_many_depends_on_the_seed_alone(
 
 @pytest.mark.parametrize("config", [CONFIG, TILED], ids=["whole", "tiles"])
 @pytest.mark.parametrize("place", ["device", "host"])
-def test_patches_come_with_the_features_that_heads_learn_from(
+def test_candidates_come_with_the_features_that_heads_learn_from(
     networks: Networks, config: Config, place: str
 ) -> None:
     """The same as without them, wherever those are kept; here more than a batch."""
     images = examples(np.concatenate([NORMAL, NORMAL[::-1]]))
-    cut, own = training_tiles(config.data), patches.remembered(config)
-    features = build_cache(networks, images, cut, LEVELS, place, 0, own)
-    alone = learning.patches_of(config, networks, images)
-    assert alone is not None and features.patches is not None
-    np.testing.assert_allclose(features.patches, alone, atol=1e-4 * np.abs(alone).max())
+    cut, spec = training_tiles(config.data), patches.memory_spec(config)
+    features = build_cache(networks, images, cut, LEVELS, place, 0, spec)
+    alone = learning.candidates_of(config, networks, images)
+    assert features.candidates is not None
+    np.testing.assert_allclose(features.candidates, alone, atol=1e-4 * np.abs(alone).max())
     without = build_cache(networks, images, cut, LEVELS, place)
     jax.tree.map(np.testing.assert_array_equal, features.rows, without.rows)
-    assert without.patches is None
+    assert without.candidates is None
+
+
+def test_a_cache_gives_candidates_for_their_own_memory_alone() -> None:
+    rows = {level: Pair(np.zeros((2, 3)), np.zeros((2, 4))) for level in LEVELS}
+    spec, other = (patches.memory_spec(config) for config in (CONFIG, TILED))
+    shared = FeatureCache(rows, "host", np.ones((1, 1, 1, 1, 1), np.float32), spec)
+    some = select(shared, LEVELS[:1], spec)
+    assert set(some.rows) == {*LEVELS[:1]} and some.candidates is shared.candidates
+    for wanted in (other, None):
+        assert select(shared, LEVELS, wanted).candidates is None

@@ -15,7 +15,7 @@ from pfm_jax.backbones.networks import Networks, load_networks
 from pfm_jax.config import Config, NetworksConfig, TrainConfig
 from pfm_jax.datasets import folder, images
 from pfm_jax.model import features
-from pfm_jax.model.problem import make_extent, make_problem
+from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.sweeps.plan import replaced
 from pfm_jax.system import devices as sharding
@@ -37,8 +37,8 @@ def test_a_problem_knows_its_positions_and_an_extent_its_tiles() -> None:
         small_config(),
         {"data.image_size": 2 * SIZE, "data.tile_size": SIZE, "data.tile_overlap": 0},
     )
-    assert make_problem(tiled).positions == problem.positions
-    extent = make_extent(make_problem(tiled), 5, first_image=2)
+    assert mapping_problem(tiled).positions == problem.positions
+    extent = make_extent(mapping_problem(tiled), 5, first_image=2)
     assert (int(extent.first_tile), int(extent.num_tiles)) == (8, 20)
 
 
@@ -91,9 +91,9 @@ def test_a_draw_depends_neither_on_the_room_of_the_cache_nor_on_other_data_sets(
 
 def test_steps_of_both_schedules() -> None:
     images = Config(train=TrainConfig(sampling="images", batch_size=8, epochs=200))
-    assert make_extent(make_problem(images), 209).total_steps == 27 * 200
+    assert make_extent(mapping_problem(images), 209).total_steps == 27 * 200
     positions = Config(train=TrainConfig(steps=7))
-    assert make_extent(make_problem(positions), 209).total_steps == 7
+    assert make_extent(mapping_problem(positions), 209).total_steps == 7
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
