@@ -68,22 +68,14 @@ def _smallest(values: Array, count: int, recall: float) -> Nearest:
 
 @functools.partial(jax.jit, static_argnames=("count", "dimensions"))
 def coreset(
-    vectors: Float[Array, "N D"],
-    key: Key[Array, ""],
-    count: int,
-    dimensions: int,
-    among: Int[Array, ""] | None = None,
+    vectors: Float[Array, "N D"], key: Key[Array, ""], count: int, dimensions: int
 ) -> Int[Array, " K"]:
     """Indices of vectors that cover all of them, as PatchCore chooses them (Roth et al., 2022,
-    algorithm 1): by `farthest` from a random one, in a random projection to few dimensions.
-
-    That one is drawn `among` so many, the first ones; all if None.
-    """
+    algorithm 1): by `farthest` from a random one, in a random projection to few dimensions."""
     first, project = jax.random.split(key)
     matrix = jax.random.normal(project, (vectors.shape[-1], dimensions))
     projected = jnp.dot(vectors, matrix, precision="highest")
-    among = jnp.int32(len(vectors)) if among is None else among
-    start = jax.random.randint(first, (), 0, among, jnp.int32)
+    start = jax.random.randint(first, (), 0, len(vectors), jnp.int32)
     return farthest(projected, start, count)
 
 

@@ -72,7 +72,7 @@ def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapp
     fresh = learning.fresh_state(config, networks, len(train))
     (state,), _ = loop.train([fresh], cached, problem)
     candidates = cached.candidates
-    kept = None if candidates is None else memory.fit(candidates, config.seed)
+    kept = None if candidates is None else memory.fit(candidates)
     return learning.model_of(config, state, kept)
 
 

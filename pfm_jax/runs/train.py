@@ -29,7 +29,7 @@ from pfm_jax.system.background import Later, at_once, in_background
 from pfm_jax.training import loop, memory
 from pfm_jax.training.checkpoint import Checkpoints, check_same_run
 from pfm_jax.training.step import TrainState
-from pfm_jax.types import InputError, Sources
+from pfm_jax.types import Dataset, InputError, Sources
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _trained(
     for run in runs:
         run.write_status("running")
     todo = [run for run in runs if int(states[run.folder].step) < run.total_steps]
-    memories: dict[Path, np.ndarray | None] = {}
+    seen: dict[Dataset, np.ndarray | None] = {}
     for step in sorted({int(states[run.folder].step) for run in todo}):
         some = [run for run in todo if int(states[run.folder].step) == step]
         extracted = functools.partial(extract_features, some, networks, features, room.cached)
@@ -145,13 +145,13 @@ def _trained(
         except InputError as error:
             folders = ", ".join(str(run.folder) for run in some)
             raise InputError(f"{folders}: {error}") from error
-        for run, state, part in zip(some, done, candidates, strict=True):
-            states[run.folder] = state
-            memories[run.folder] = _memory(run, networks, part, room)
+        states |= {run.folder: state for run, state in zip(some, done, strict=True)}
+        seen |= {run.dataset: part for run, part in zip(some, candidates, strict=True)}
+    memories: dict[Dataset, np.ndarray | None] = {}
     for run in runs:
-        if run.folder not in memories:
-            memories[run.folder] = _memory(run, networks, None, room)
-    return {run.folder: (states[run.folder], memories[run.folder]) for run in runs}
+        if run.dataset not in memories:  # the same for all seeds
+            memories[run.dataset] = _memory(run, networks, seen.get(run.dataset), room)
+    return {run.folder: (states[run.folder], memories[run.dataset]) for run in runs}
 
 
 def _state(run: RunFolder, networks: Networks) -> TrainState:
@@ -184,7 +184,7 @@ def _memory(
         with record.timed(run.seconds, "memory"):
             if candidates is None:
                 candidates = learning.candidates_of(run.config, networks, run.dataset.train)
-            return memory.fit(candidates, run.config.seed, room.candidates)
+            return memory.fit(candidates, room.candidates)
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
 

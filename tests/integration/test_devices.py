@@ -60,7 +60,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     (state,), losses = loop.train([state], rows, problem)
     learned, running = heads.split(state.heads)
     assert rows.candidates is not None
-    model = learning.model_of(config, state, memory.fit(rows.candidates, config.seed))
+    model = learning.model_of(config, state, memory.fit(rows.candidates))
     trained = make_detector(networks, model, config, dataset.train, [], {})
     found = {
         "rows": rows.rows,
