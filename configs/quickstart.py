@@ -2,7 +2,7 @@
 
     python -m launch.quickstart
 
-Expected, in two and a half minutes on 2 cores: image AUROC 0.94. (ELPV is among the sets that the
+Expected, in two and a half minutes on 2 cores: image AUROC 0.93. (ELPV is among the sets that the
 default was chosen on.)
 """
 
