@@ -5,6 +5,8 @@ See `decoding` for what a file becomes. Non-square images are resized to a squar
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -92,29 +94,38 @@ def batches(
         avoid a recompilation, and the number of images before padding.
     """
     own = batch_size // jax.process_count()
+    starts, one_large = range(0, len(examples), batch_size), threading.Lock()
 
-    def one_batch(start: int) -> tuple[np.ndarray, int]:
+    def chosen(start: int) -> list[int]:
         first, last = start + jax.process_index() * own, len(examples) - 1
-        chosen = [min(index, last) for index in range(first, first + own)]
-        decoded = {index: decode_image(examples[index], size) for index in dict.fromkeys(chosen)}
-        count = min(batch_size, len(examples) - start)
-        return np.stack([decoded[index] for index in chosen]), count
+        return list(dict.fromkeys(min(index, last) for index in range(first, first + own)))
 
+    def one(index: int) -> np.ndarray:
+        example = examples[index]
+        with decoding.alone(example.image, one_large):
+            return decode_image(example, size)
+
+    decoded = ahead(one, itertools.chain.from_iterable(map(chosen, starts)), own)
     disable = None if what else True
     with tqdm(desc=what, total=len(examples), unit="image", disable=disable) as bar:
-        for images, count in ahead(one_batch, range(0, len(examples), batch_size)):
-            yield images, count
+        for start, images in zip(starts, decoded, strict=True):
+            count = min(batch_size, len(examples) - start)
+            yield np.stack(images + images[-1:] * (own - len(images))), count
             bar.update(count)
 
 
-def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Applies `work` to each item in threads, in order, a few items ahead of the consumer."""
+def ahead(work: Callable[[A], B], items: Iterable[A], size: int) -> Iterator[list[B]]:
+    """Applies `work` to each item, in as many threads as there are cores.
+
+    Yields results in order, in lists of `size`, of which the last may be shorter; a few lists ahead
+    of the consumer.
+    """
     left = iter(items)
     with ThreadPoolExecutor() as pool:
-        pending = [pool.submit(work, item) for item in islice(left, PREFETCH_COUNT)]
+        pending = [pool.submit(work, item) for item in islice(left, PREFETCH_COUNT * size)]
         while pending:
-            done = pending.pop(0).result()
-            pending.extend(pool.submit(work, item) for item in islice(left, 1))
+            done = [one.result() for one in pending[:size]]
+            pending = [*pending[size:], *(pool.submit(work, item) for item in islice(left, size))]
             yield done
 
 

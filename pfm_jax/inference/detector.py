@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config, from_dict, to_dict
-from pfm_jax.datasets.decoding import decode
+from pfm_jax.datasets.decoding import alone, decode
 from pfm_jax.datasets.images import ahead, blank_at, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
@@ -118,24 +119,24 @@ class Detector:
         Returns image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own
         resolution. Raises InputError: an image that can't be read.
         """
-        data, most = self.config.data, devices.batch_size()
+        data, one_large = self.config.data, threading.Lock()
         given = examples(images, data.value_range)
 
-        def decoded(start: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-            pixels, sizes = [], []
-            for index in range(start, min(start + most, len(given))):
-                example = given[index]
+        def decoded(index: int) -> tuple[np.ndarray, tuple[int, int]]:
+            example = given[index]
+            with alone(example.image, one_large):
                 image, notes, _ = decode(example.image, example.path, example.value_range)
-                for note in notes:
-                    log.warning("%s: %s", example.path, note)
-                pixels.append(resized(image, data.image_size))
-                sizes.append(image.size)
-            return np.stack(pixels), sizes
+                pixels = resized(image, data.image_size)
+            for note in notes:
+                log.warning("%s: %s", example.path, note)
+            return pixels, image.size
 
         scores: list[np.ndarray] = [np.zeros(0, np.float32)]
         maps: list[np.ndarray] = []
-        batches = ahead(decoded, range(0, len(given), most))
-        for found, small, sizes in self.scorer().stream(batches):
+        batches = ahead(decoded, range(len(given)), devices.batch_size())
+        parts = (zip(*batch, strict=True) for batch in batches)
+        stacked = ((np.stack(pixels), sizes) for pixels, sizes in parts)
+        for found, small, sizes in self.scorer().stream(stacked):
             if not (finite := np.isfinite(found)).all():
                 name = given[len(maps) + int(finite.argmin())].path
                 raise InputError(f"{name}: its score is not finite")

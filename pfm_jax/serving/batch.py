@@ -135,7 +135,7 @@ def _file(path: Path) -> File:
 
 def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray, list[Opened]]]:
     """Batches decoded ahead: pixels of the readable files, and an `Opened` for every file."""
-    most, size, one_large = devices.batch_size(), scorer.size, threading.Lock()
+    size, one_large = scorer.size, threading.Lock()
 
     def one(file: File) -> Opened:
         try:
@@ -147,12 +147,9 @@ def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray
             return Opened(file, None, error=str(error))
         return Opened(file, pixels, image.size, warnings="; ".join(map(str, notes)))
 
-    def batch(start: int) -> tuple[np.ndarray, list[Opened]]:
-        opened = [one(file) for file in found[start : start + most]]
+    for opened in image_files.ahead(one, found, devices.batch_size()):
         pixels = [image.pixels for image in opened if image.pixels is not None]
-        return np.array(pixels, np.uint8).reshape(-1, size, size, 3), opened
-
-    return image_files.ahead(batch, range(0, len(found), most))
+        yield np.array(pixels, np.uint8).reshape(-1, size, size, 3), opened
 
 
 def _rows(

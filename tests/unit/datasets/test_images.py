@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,19 @@ def test_batches_come_in_order_and_padded() -> None:
     assert {batch.shape for batch, _ in found} == {(4, 32, 32, 3)}
     real = np.concatenate([batch[:count] for batch, count in found])
     np.testing.assert_array_equal(real, np.stack([texture(seed, 32) for seed in range(11)]))
+
+
+def test_images_of_one_batch_are_decoded_at_the_same_time() -> None:
+    together, started = threading.Barrier(4, timeout=60), []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item < 4:
+            together.wait()  # breaks unless four threads come here
+        return -item
+
+    found = images.ahead(work, range(50), 4)
+    assert next(found) == [0, -1, -2, -3]
+    most = 4 * images.PREFETCH_COUNT  # besides the batch that was taken
+    assert len(started) <= 4 + most
+    assert [-item for batch in found for item in batch] == list(range(4, 50))
