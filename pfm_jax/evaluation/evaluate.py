@@ -14,7 +14,7 @@ from jax import Array
 from tqdm import tqdm
 
 from pfm_jax import metrics
-from pfm_jax.config import ScoringConfig
+from pfm_jax.config import Config, ScoringConfig
 from pfm_jax.evaluation import bootstrap, device_metrics, gallery, spro
 from pfm_jax.evaluation.figures import Panel
 from pfm_jax.evaluation.truth import Truth, ground_truth
@@ -126,6 +126,11 @@ def joined(levels: Sequence[str]) -> str:
     return "+".join(levels)
 
 
+def apart(config: Config, combinations: Combinations) -> tuple[tuple[str, ...], ...]:
+    """Combinations of maps that are measured: each by itself, and the given ones."""
+    return (*((level,) for level in config.maps), *map(tuple, combinations))
+
+
 class Judged(NamedTuple):
     """Maps `[B, H, W]` and image scores `[B]` by combination of levels, and `"fused"`."""
 
@@ -139,7 +144,7 @@ class Judged(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "config"))
-def _judged(
+def judge(
     found: ScoreMaps,
     parts: tuple[tuple[str, ...], ...],
     config: ScoringConfig,
@@ -160,11 +165,11 @@ def _score(
     """Maps `[N, H, W]`, if there are masks, and scores `[N]` by level, combination and "fused"."""
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
-    parts = (*((level,) for level in detector.config.maps), *map(tuple, combinations))
+    parts = apart(detector.config, combinations)
     names = ("fused", *map(joined, parts))
 
     def judged(images: Any) -> Judged:
-        return _judged(
+        return judge(
             score_batch(detector, images), parts, detector.config.scoring, detector.ignored
         )
 

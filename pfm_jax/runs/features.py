@@ -11,6 +11,7 @@ from pfm_jax.datasets.lazy import chain
 from pfm_jax.model import patches
 from pfm_jax.model.problem import Extent, make_extent
 from pfm_jax.runs import learning
+from pfm_jax.runs.partition import Room
 from pfm_jax.runs.programs import lowered
 from pfm_jax.runs.run import RunFolder
 from pfm_jax.system import compilation
@@ -50,17 +51,17 @@ def own_candidates(runs: Sequence[RunFolder], features: FeatureCache) -> list[np
 
 
 def extract_features(
-    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None, room: int
+    runs: Sequence[RunFolder], networks: Networks, features: CachedFeatures | None, room: Room
 ) -> FeatureCache:
     """Extracts the features of the runs' data sets, one after the other, if none are given.
 
-    The cache has room for `room` images or more.
+    The cache has room for `room.cached` images or more.
     """
     problem = runs[0].problem
     images = chain([dataset.train for dataset in dict.fromkeys(run.dataset for run in runs)])
     if problem.objective is not None:
-        return learning.build_cache(runs[0].config, networks, images, room)
+        return learning.build_cache(runs[0].config, networks, images, room.cached)
     if features:
         return cache.select(features(), problem.levels, patches.memory_spec(runs[0].config))
     with compilation.ahead(lowered(runs, networks, len(images), room)):
-        return learning.build_cache(runs[0].config, networks, images, room)
+        return learning.build_cache(runs[0].config, networks, images, room.cached)

@@ -15,21 +15,23 @@ from pfm_jax.training import cache
 
 
 class Room(NamedTuple):
-    """Capacities in images, common to all parts of a launch, so that they share its programs.
+    """Capacities common to all parts of a launch, so that they share its programs.
 
     Attributes:
         cached: images whose features are cached at a time.
         candidates: images of one run, of which a memory is chosen.
+        runs: runs that train together.
     """
 
-    cached: int = 0
-    candidates: int = 0
+    cached: int
+    candidates: int
+    runs: int
 
     @classmethod
     def of(cls, parts: Sequence[Sequence[RunFolder]]) -> Room:
         """Room for the largest part, and for the largest run."""
         largest = max(run.provenance.num_images for part in parts for run in part)
-        return cls(max(map(images_cached, parts)), cache.capacity(largest))
+        return cls(max(map(images_cached, parts)), cache.capacity(largest), max(map(len, parts)))
 
 
 def images_cached(runs: Sequence[RunFolder]) -> int:

@@ -138,10 +138,10 @@ def _trained(
     seen: dict[Dataset, np.ndarray | None] = {}
     for step in sorted({int(states[run.folder].step) for run in todo}):
         some = [run for run in todo if int(states[run.folder].step) == step]
-        extracted = functools.partial(extract_features, some, networks, features, room.cached)
+        extracted = functools.partial(extract_features, some, networks, features, room)
         own = [states.pop(run.folder) for run in some]
         try:
-            done, candidates = _fit(some, own, extracted, stopping)
+            done, candidates = _fit(some, own, extracted, room.runs, stopping)
         except InputError as error:
             folders = ", ".join(str(run.folder) for run in some)
             raise InputError(f"{folders}: {error}") from error
@@ -206,6 +206,7 @@ def _fit(
     runs: Sequence[RunFolder],
     states: list[TrainState],
     features: CachedFeatures,
+    room: int,
     stopping: Callable[[], bool] | None,
 ) -> tuple[list[TrainState], list[np.ndarray | None]]:
     """Extracts features and trains runs at the same step; returns candidates for their
@@ -226,7 +227,7 @@ def _fit(
         own = devices.replicate(extents(runs))
         # The states are in no variable, so that their buffers are freed as training begins.
         placed = (dataclasses.replace(states.pop(0), extent=extent) for extent in own)
-        done, losses = loop.train([*placed], cached, runs[0].problem, save, stopping)
+        done, losses = loop.train([*placed], cached, runs[0].problem, save, stopping, room)
     at_the_end = {level: f"{values[:, -50:].mean():.3e}" for level, values in losses.items()}
     names = ", ".join(dict.fromkeys(run.provenance.category for run in runs))
     log.info("%s: loss at the end %s", names, at_the_end)

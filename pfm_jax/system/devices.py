@@ -124,11 +124,16 @@ def constrain_replicated(tree: Tree) -> Tree:
     return lax.with_sharding_constraint(tree, _sharding()) if len(devices()) > 1 else tree
 
 
+def even_runs(runs: int) -> int:
+    """Runs, with those added that the busiest device's number of them leaves free on others."""
+    each = -(-runs // len(devices()))
+    return -(-runs // each) * each
+
+
 def runs_mesh(runs: int) -> Mesh:
-    """Mesh of as many devices as divide `runs` evenly."""
-    found = devices()
-    count = max(n for n in range(1, min(runs, len(found)) + 1) if runs % n == 0)
-    return Mesh(np.array(found[:count]), RUNS_AXIS)
+    """Mesh that `even_runs` share evenly."""
+    each = -(-runs // len(devices()))
+    return Mesh(np.array(devices()[: runs // each]), RUNS_AXIS)
 
 
 def map_runs(one: Callable[..., Any], group: Any, shared: Any, *, alone: bool) -> Any:

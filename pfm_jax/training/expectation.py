@@ -50,7 +50,7 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
         place, here = jax.tree.leaves(cache.rows)[0].sharding, state
         if place.device_set != state.step.sharding.device_set:
             here = jax.device_put(state, place)
-        expected = _fit_on_device(here, cache.rows, problem)
+        expected = fit_on_device(here, cache.rows, problem)
     else:
         folded, moments = devices.replicate(fold(devices.fetch(state.heads))), None
         for index in range(DRAWS):
@@ -68,7 +68,8 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
 
 
 @functools.partial(jax.jit, static_argnames="problem")
-def _fit_on_device(state: TrainState, rows: Features, problem: Problem) -> Any:
+def fit_on_device(state: TrainState, rows: Features, problem: Problem) -> Any:
+    """Level -> direction -> the regression, for features that are on the device."""
     folded, key = fold(state.heads), jax.random.wrap_key_data(state.key)
     capacity = sampling.cached_tiles(rows, problem)
 

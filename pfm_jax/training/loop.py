@@ -1,14 +1,8 @@
-"""The training loop: many steps as one program, many runs as one group.
-
-A *group* is a `TrainState` whose leaves have a leading axis `[G]`: runs that train together and may
-differ in seed and in data set. It is sharded over the devices. A run by itself has no such axis.
-"""
+"""The training loop: many steps as one program, of a run or of a group; see `groups`."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from pfm_jax.model.problem import Problem
@@ -24,6 +17,7 @@ from pfm_jax.system import devices
 from pfm_jax.training import sampling
 from pfm_jax.training.cache import FeatureCache
 from pfm_jax.training.expectation import with_expected
+from pfm_jax.training.groups import group_size, grouped, replicated, unstack
 from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
@@ -38,37 +32,6 @@ Stepped = tuple[TrainState, Losses, Any]
 
 Save = Callable[[int, TrainState, dict[str, np.ndarray]], None]
 """Number of a run, its state, and level -> losses `[steps]` since it was saved last."""
-
-
-@jax.jit
-def stack(states: Sequence[TrainState]) -> TrainState:
-    """Stacks runs at the same step into a group."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def unstack(group: TrainState) -> list[TrainState]:
-    """Splits a group, or a run by itself, into its runs, each replicated."""
-    group = devices.replicate(group)
-    return [group] if group.step.ndim == 0 else _unstacked(group)
-
-
-@jax.jit
-def _unstacked(group: TrainState) -> list[TrainState]:
-    return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
-
-
-def is_group(runs: int) -> bool:
-    """Whether so many runs train as one group; on a CPU one batched product is slower than several,
-    and a run by itself stays what it would be alone."""
-    return runs > 1 and jax.default_backend() != "cpu"
-
-
-def _groups(states: Sequence[TrainState]) -> list[TrainState]:
-    """All runs as one group, or every run by itself."""
-    if not is_group(len(states)):
-        return [devices.replicate(state) for state in states]
-    group, mesh = stack(states), devices.runs_mesh(len(states))
-    return [jax.device_put(group, NamedSharding(mesh, PartitionSpec(devices.RUNS_AXIS)))]
 
 
 def _steps(
@@ -156,11 +119,13 @@ def train(
     problem: Problem,
     save: Save = lambda *_: None,
     stopping: Callable[[], bool] = lambda: False,
+    room: int = 0,
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs, all at the same step and of as many steps, together to the last one.
 
     `save` is called about every `checkpoint_every` steps and at the end. Once `stopping`
-    is true, on all processes, all runs are saved and returned as far as they are.
+    is true, on all processes, all runs are saved and returned as far as they are. See `group_size`
+    for `room`.
 
     Returns the states, and level -> loss of every step done `[G, steps]`. The buffers of the given
     states are donated. Raises InputError: a loss or a parameter that is not finite; such a state is
@@ -168,7 +133,8 @@ def train(
     """
     total, done = int(states[0].extent.total_steps), int(states[0].step)
     length = min(STEPS_PER_CALL, every := problem.train.checkpoint_every)
-    groups, cache = _groups(states), _replicated(cache, len(states))
+    count, size = len(states), group_size(len(states), room)
+    groups, cache = grouped(states, size), replicated(cache, size)
     del states
     curves, stopped = [_Curve() for _ in groups], stopping()
     with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
@@ -184,8 +150,8 @@ def train(
             bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].since(-1).items()})
             bar.update(steps)
             if done < total and (stopped or done % every < steps):
-                _save([unstack(group) for group in groups], curves, save)
-    runs = [unstack(group) for group in groups]
+                _save([unstack(group)[:count] for group in groups], curves, save)
+    runs = [unstack(group)[:count] for group in groups]
     del groups  # a state is three times its parameters
     if done == total and problem.objective is None:
         for curve in curves:
@@ -193,7 +159,7 @@ def train(
         runs = [[with_expected(state, cache, problem) for state in group] for group in runs]
     _save(runs, curves, save)
     joined = [curve.since(0) for curve in curves]
-    all_losses = {level: np.concatenate([own[level] for own in joined]) for level in joined[0]}
+    all_losses = {k: np.concatenate([own[k] for own in joined])[:count] for k in joined[0]}
     return [state for group in runs for state in group], all_losses
 
 
@@ -238,13 +204,3 @@ def _check_finite(finite: Any, step: Array | int) -> None:
         if not fine.all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(f"{name} is not finite after step {step}: lower train.learning_rate")
-
-
-def _replicated(cache: FeatureCache, runs: int) -> FeatureCache:
-    """Replicates a cache on the device over the devices that share the runs."""
-    if cache.place != "device":
-        return cache
-    if not is_group(runs):
-        return dataclasses.replace(cache, rows=devices.replicate(cache.rows))
-    place = NamedSharding(devices.runs_mesh(runs), PartitionSpec())
-    return dataclasses.replace(cache, rows=jax.device_put(cache.rows, place))

@@ -28,11 +28,11 @@ def fit(
     which, real = np.arange(max(room, cache.capacity(count), patches.KEPT)) % count, np.int32(count)
     by_row: Any = candidates.transpose(1, 2, 0, 3, 4)
     # Row by row, of which one is copied at a time.
-    return np.array([[np.asarray(_chosen(row[which], real)) for row in tile] for tile in by_row])
+    return np.array([[np.asarray(choose(row[which], real)) for row in tile] for tile in by_row])
 
 
 @jax.jit
-def _chosen(features: Float[Array, "N w C"], count: Int[Array, ""]) -> Float[Array, "w K C"]:
+def choose(features: Float[Array, "N w C"], count: Int[Array, ""]) -> Float[Array, "w K C"]:
     """Features of a row's positions: greedily, from the one on that is nearest to the mean of the
     first `count` images. As PatchCore's coreset, without its draws: few are kept, and one to begin
     with is much.

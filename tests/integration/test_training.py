@@ -50,10 +50,15 @@ def test_a_second_seed_is_another_run_and_compiles_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "place"), [(1, "device"), (3, "device"), (3, "host"), (8, "device")]
+    ("devices", "place", "room"),
+    [(1, "device", 0), (2, "device", 0), (3, "host", 0), (3, "device", 5), (8, "device", 0)],
 )
-def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three seeds on two data sets of two sizes as one batch: what each would do alone."""
+def test_a_group_is_its_runs(
+    devices: int, place: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeds on two data sets of two sizes as one batch, padded where devices or room ask for
+    more: what each would do alone.
+    """
     config = small_config(precision="float32", steps=5)
     cache, problem, alone = make_cache(10, place), problem_of(config), []
     parts, states = ((0, 0, 4), (1, 4, 6), (2, 4, 6)), []
@@ -71,7 +76,12 @@ def test_a_group_is_its_runs(devices: int, place: str, monkeypatch: pytest.Monke
         patch.setattr(jax, "devices", lambda: some)
         loop.steps_on_device.clear_cache()
         loop.steps_on_batches.clear_cache()
-        _, together = loop.train(states, cache, problem)
+        saved: list[int] = []
+        last, together = loop.train(
+            states, cache, problem, lambda number, *_: saved.append(number), room=room
+        )
+    assert len(last) == len(parts) and saved == [0, 1, 2]
+    assert all(losses.shape == (len(parts), 5) for losses in together.values())
     for index, own in enumerate(alone):
         for level in LEVELS:
             np.testing.assert_allclose(together[level][index], own[level][0], rtol=1e-4)

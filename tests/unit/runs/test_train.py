@@ -87,5 +87,5 @@ def test_runs_see_the_patches_of_their_own_images() -> None:
     ends = [(own.min(), own.max()) for own in seen if own is not None]
     assert ends == [(0, 2), (3, 6), (3, 6), (7, 26)]
     assert own_candidates(runs, FeatureCache({}, "device")) == [None] * 4
-    assert Room.of([runs[:3], runs[3:]]) == (cache.capacity(20), cache.capacity(20))
-    assert Room.of([runs[:1], runs[:3]]) == (8, 8)
+    assert Room.of([runs[:3], runs[3:]]) == (cache.capacity(20), cache.capacity(20), 3)
+    assert Room.of([runs[:1], runs[:3]]) == (8, 8, 3)

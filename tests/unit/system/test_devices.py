@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -19,6 +21,21 @@ def test_batches_really_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not inside["even"].sharding.is_fully_replicated
     assert devices.batch_sizes() == (4, 8) and devices.batch_size() == 8
     assert devices.replicate({"a": np.ones(3)})["a"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_runs_are_shared_out_evenly(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No device has more runs than it must have, none that trains has fewer than another."""
+    some = jax.devices()[:count]
+    monkeypatch.setattr(devices, "devices", lambda: some)
+    for runs in range(1, 50):
+        most = math.ceil(runs / count)
+        padded, used = devices.even_runs(runs), devices.runs_mesh(devices.even_runs(runs)).size
+        assert (
+            padded >= runs
+            and padded == most * used
+            and used == min(n for n in range(1, count + 1) if n * most >= runs)
+        )
 
 
 def test_an_accelerator_gets_more_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

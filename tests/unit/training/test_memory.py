@@ -57,10 +57,10 @@ def fit(networks: Networks, images: np.ndarray, config: Config, room: int = 0) -
 @pytest.fixture
 def two_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two features of each position are kept."""
-    memory._chosen.clear_cache()
+    memory.choose.clear_cache()
     monkeypatch.setattr(patches, "KEPT", 2)
     yield
-    memory._chosen.clear_cache()
+    memory.choose.clear_cache()
 
 
 @pytest.mark.parametrize("room", [0, 100])

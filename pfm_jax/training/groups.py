@@ -1,0 +1,66 @@
+"""Runs that train as one: stacked, padded and shared out over the devices.
+
+A *group* is a `TrainState` whose leaves have a leading axis `[G]`: runs at the same step, which may
+differ in seed and in data set. A run by itself has no such axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from pfm_jax.system import devices
+from pfm_jax.training.cache import FeatureCache
+from pfm_jax.training.step import TrainState
+
+
+def group_size(runs: int, room: int = 0) -> int:
+    """Runs that train as one group, padding included; 0 if every run trains by itself.
+
+    A group is padded to `room` runs or more, so that the parts of a launch share a program, and to
+    what devices share evenly. On a CPU one batched product is slower than several, and a run by
+    itself stays what it would be alone.
+    """
+    most = max(runs, room)
+    return devices.even_runs(most) if most > 1 and jax.default_backend() != "cpu" else 0
+
+
+@jax.jit
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """Stacks runs at the same step into a group."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def grouped(states: Sequence[TrainState], size: int) -> list[TrainState]:
+    """All runs as one group, the last one repeated up to its size, or every run by itself."""
+    if not size:
+        return [devices.replicate(state) for state in states]
+    group = stack([*states, *[states[-1]] * (size - len(states))])
+    place = NamedSharding(devices.runs_mesh(size), PartitionSpec(devices.RUNS_AXIS))
+    return [jax.device_put(group, place)]
+
+
+def replicated(cache: FeatureCache, size: int) -> FeatureCache:
+    """Replicates a cache on the device over the devices that share a group of a size."""
+    if cache.place != "device":
+        return cache
+    if not size:
+        return dataclasses.replace(cache, rows=devices.replicate(cache.rows))
+    place = NamedSharding(devices.runs_mesh(size), PartitionSpec())
+    return dataclasses.replace(cache, rows=jax.device_put(cache.rows, place))
+
+
+def unstack(group: TrainState) -> list[TrainState]:
+    """Splits a group, or a run by itself, into its runs, each replicated."""
+    group = devices.replicate(group)
+    return [group] if group.step.ndim == 0 else _unstacked(group)
+
+
+@jax.jit
+def _unstacked(group: TrainState) -> list[TrainState]:
+    return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
