@@ -1,4 +1,4 @@
-"""Speed on an accelerator: scoring at equal precision, runs that train together, compiling."""
+"""Speed of scoring on an accelerator, at equal precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +18,8 @@ from . import untrained
 from .reference.bridge import operations, place, reference
 from .scoring import ours_ready, theirs_ready
 from .timing import in_turn, matmul
-from .training import our_step
 
-BATCHES, RUNS = (1, 8, 32, 128), (1, 4, 15, 45)
+BATCHES = (1, 8, 32, 128)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Ours -> the reference's. Both multiply float32 as TF32 where the device does."""
 
@@ -61,21 +59,4 @@ def scoring(
                 "times_compiled": seconds["compiled"] / seconds["ours"],
                 "fraction_of_products": rate * seconds["product"] / of_product,
             }
-    return found
-
-
-def training(
-    config: Config, weights_dir: str, folder: Path, runs: Sequence[int] = RUNS
-) -> dict[str, dict[str, float]]:
-    """Seconds to compile the training program, and per step of runs that train together.
-
-    `runs`: how many; `folder` is for a compilation cache.
-    """
-    found = {}
-    for number in runs:
-        measured = our_step(config, weights_dir, folder / str(number), number)
-        found[str(number)] = {
-            **measured,
-            "step_seconds_per_run": measured["step_seconds"] / number,
-        }
     return found

@@ -14,7 +14,8 @@ import torch
 from pfm_jax.config import Config
 
 from ..common import recipe
-from . import accelerator, category, scoring, serving, table, timing, training
+from . import accelerator, category, scoring, serving, steps, table, timing
+from .reference import step as reference_step
 from .reference.bridge import complete_weights
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -45,8 +46,8 @@ def measure(data_dir: str, weights_dir: str | None, name: str, repeats: int) -> 
             pair: scoring.measure(config, weights, images, repeats)
             for pair, config in configs.items()
         }
-        found["training"] = training.our_step(fast, weights, place / "compiled")
-        step = training.reference_step(fast, weights, images, 3)
+        found["training"] = steps.measure(fast, weights, place / "compiled")
+        step = reference_step.measure(fast, weights, images, 3)
         found["training"]["reference_step_seconds"] = step
         found |= category.measure_metrics()
         found["serving"] = serving.measure(fast, weights, place)
@@ -54,7 +55,7 @@ def measure(data_dir: str, weights_dir: str | None, name: str, repeats: int) -> 
         if jax.default_backend() != "cpu":
             found["accelerator"] = {
                 "scoring": accelerator.scoring(fast, weights, repeats),
-                "training": accelerator.training(fast, weights, place / "programs"),
+                "training": steps.together(fast, weights, place / "programs"),
             }
             jax.clear_caches()
         if name:
