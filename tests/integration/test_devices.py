@@ -19,7 +19,8 @@ import pytest
 
 from pfm_jax import training as train
 from pfm_jax.backbones.networks import load_networks
-from pfm_jax.inference import detector
+from pfm_jax.datasets.inputs import examples
+from pfm_jax.inference import artifact, detector, export
 from pfm_jax.metrics import NAMES, SELDOM
 from pfm_jax.model import features, heads, scoring
 from pfm_jax.model.problem import make_extent, mapping_problem
@@ -28,6 +29,7 @@ from pfm_jax.runs.fit import make_detector
 from pfm_jax.system import devices
 from pfm_jax.training import cache, loop, memory
 from pfm_jax.types import Sources
+from tests.parity.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_sources, small_config
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,31 @@ def test_devices_give_what_one_gives(
         after = whole(sources, 50)
     for name, expected in alone["run"].items():
         assert greatest_difference(after[name], expected) < 1e-5, name
+    use(1, monkeypatch)
+
+
+def test_a_detector_and_an_artefact_score_on_every_device(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What batch prediction, the library and the service call; eleven images, two batches."""
+    config = small_config(precision="float32")
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
+    model, record = scoring.untrained(networks, config), detector.Record(config)
+    images = seeded_bytes((11, config.data.image_size, config.data.image_size, 3))
+    found = []
+    for count in (1, 4):
+        use(count, monkeypatch)
+        own = detector.assemble(networks, devices.replicate(model), record)
+        if count == 1:
+            export.write(own, None, examples(list(images)), tmp_path / "grid.pfm")
+        for scorer in (own.scorer(), artifact.load(tmp_path / "grid.pfm")):
+            placed = scorer.score_batch(devices.shard_batch(images[:8]))[1]
+            assert len(placed.sharding.device_set) == count
+            assert placed.sharding.is_fully_replicated == (count == 1)
+            found.append(scorer.score(images))
+    for scores, maps in found[1:]:
+        np.testing.assert_allclose(scores, found[0][0], rtol=1e-5)
+        np.testing.assert_allclose(maps, found[0][1], rtol=1e-5, atol=1e-6)
     use(1, monkeypatch)
 
 

@@ -1,31 +1,56 @@
-"""Every program lowers for GPUs and TPUs, on a machine that has neither."""
+"""Every program lowers for GPUs and TPUs, on a machine that has neither.
+
+By shapes: nothing is computed. What has variants has a test of its own, everything else is a
+`CALL`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfm_jax import backbones
+import pfm_jax
+from pfm_jax import backbones, baselines, methods
 from pfm_jax.backbones import weights
 from pfm_jax.backbones.networks import Network, Networks
-from pfm_jax.evaluation.evaluate import _judged
+from pfm_jax.baselines import cnn_dict, padim, patchcore, spade
+from pfm_jax.config import TrainConfig
+from pfm_jax.evaluation import device_metrics
+from pfm_jax.evaluation.evaluate import judge
 from pfm_jax.inference.detector import Record, score_batch, shapes
-from pfm_jax.model import patches
+from pfm_jax.methods import (
+    AeSsim,
+    Baseline,
+    CnnDict,
+    Padim,
+    PatchCore,
+    Spade,
+    Stfpm,
+    Uninformed,
+    Vae,
+)
+from pfm_jax.model import features, nearest, patches, scoring
 from pfm_jax.model.features import feature_channels
+from pfm_jax.model.folded import fold
 from pfm_jax.model.patches import MemorySpec
-from pfm_jax.model.problem import make_extent, mapping_problem
+from pfm_jax.model.problem import Problem, make_extent, mapping_problem
 from pfm_jax.sweeps.plan import replaced
-from pfm_jax.training import cache, expectation, loop, memory, sampling
-from pfm_jax.training.step import init_state
-from pfm_jax.types import Batch
+from pfm_jax.training import cache, expectation, groups, loop, memory, sampling
+from pfm_jax.training.step import _init, init_state
+from pfm_jax.types import Batch, Pair
 from tests.synthetic import LEVELS, small_config
 
 PLATFORMS = "cuda", "tpu"
 SIZE, BATCH = 64, 8
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+"""A program, its arguments and its keyword arguments."""
 
 
 def networks() -> Networks:
@@ -41,8 +66,12 @@ def text_of(program: Any, platform: str, *args: Any, **kwargs: Any) -> str:
     return str(lowered.as_text())
 
 
-IMAGES = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), np.uint8)
-COUNT = jax.ShapeDtypeStruct((), np.int32)
+def shaped(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+IMAGES, COUNT = shaped(BATCH, SIZE, SIZE, 3, dtype=np.uint8), shaped(dtype=np.int32)
+WHOLE = methods.IMAGES
 
 
 def run(**train: Any) -> tuple[Any, Any, Any]:
@@ -52,6 +81,16 @@ def run(**train: Any) -> tuple[Any, Any, Any]:
     extent = make_extent(problem, 5)
     state = jax.eval_shape(lambda: init_state(0, channels, problem, extent))
     return problem, state, cache.cache_shapes(networks(), 8, problem.tiles, LEVELS)
+
+
+def batch_of(rows: Any, problem: Problem, *steps: int) -> Batch:
+    """Batch of a step, or of several, of these cached rows."""
+    drawn = {k: sampling.rows_drawn(k, problem) for k in problem.levels}
+    features = {
+        k: jax.tree.map(lambda s, k=k: shaped(*steps, drawn[k], s.shape[1], dtype=s.dtype), pair)
+        for k, pair in rows.items()
+    }
+    return Batch(features, {k: shaped(*steps, n) for k, n in drawn.items()})
 
 
 def group_of(tree: Any) -> Any:
@@ -66,13 +105,7 @@ def test_training_is_lowered(how: str, grouped: bool, platform: str) -> None:
     some = group_of(state) if grouped else state
     text = text_of(loop.steps_on_device, platform, some, rows, COUNT, problem)
     assert "bf16" in text
-    drawn = {k: sampling.rows_drawn(k, problem) for k in problem.levels}
-    features = {
-        k: jax.tree.map(lambda s, k=k: jax.ShapeDtypeStruct((3, drawn[k], s.shape[1]), s.dtype), p)
-        for k, p in rows.items()
-    }
-    masks = {k: jax.ShapeDtypeStruct((3, n), jnp.float32) for k, n in drawn.items()}
-    batches = Batch(features, masks)
+    batches = batch_of(rows, problem, 3)
     batches = group_of(batches) if grouped else batches
     assert text_of(loop.steps_on_batches, platform, some, batches, COUNT, problem)
 
@@ -105,19 +138,7 @@ def test_feature_extraction_is_lowered(tiled: bool, platform: str) -> None:
     for spec in (None, MemorySpec(LEVELS, cut), MemorySpec(LEVELS, overlapping)):
         rest = networks(), IMAGES, LEVELS, cut, spec
         assert text_of(cache._store_on_device, platform, rows, COUNT, *rest)
-    assert text_of(cache._zeros, platform, tuple(rows.items()))
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_a_memory_is_lowered(platform: str) -> None:
-    features = jax.ShapeDtypeStruct((256, 32, 2 * patches.CHANNELS), np.float32)
-    assert text_of(memory._chosen, platform, features, COUNT)
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_what_is_expected_is_lowered(platform: str) -> None:
-    problem, state, rows = run()
-    assert text_of(expectation._fit_on_device, platform, state, rows, problem)
+        assert text_of(cache._rows_on_host, platform, *rest)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -127,4 +148,124 @@ def test_scoring_is_lowered(platform: str) -> None:
     assert "bf16" in text_of(score_batch, platform, detector, IMAGES)
     maps = jax.eval_shape(score_batch, detector, IMAGES)
     parts = tuple((level,) for level in LEVELS)
-    assert text_of(_judged, platform, maps, parts=parts, config=config.scoring)
+    assert text_of(judge, platform, maps, parts=parts, config=config.scoring)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("method", [Stfpm(), Uninformed(), AeSsim(), Vae()])
+def test_the_training_of_a_baseline_is_lowered(method: Baseline, platform: str) -> None:
+    functions = baselines.LEARNT[method.method]
+    train = TrainConfig(sampling="images", batch_size=2, learning_rate={WHOLE: 1e-3})
+    problem = Problem(
+        small_config().mapping,
+        train,
+        mapping_problem(small_config()).tiles,
+        ((WHOLE, 1),),
+        functions.objective(method, "resnet18", SIZE),
+    )
+    state = jax.eval_shape(lambda: init_state(0, {}, problem, make_extent(problem, 5)))
+    targets = jax.eval_shape(
+        functools.partial(functions.targets, method=method), networks().source, IMAGES
+    )
+    seen = SIZE**2 * 3 if functions.pixels else 0
+    rows = {WHOLE: Pair(shaped(8, seen, dtype=np.uint8), targets)}
+    assert text_of(loop.steps_on_device, platform, state, rows, COUNT, problem)
+    assert text_of(functions.targets, platform, networks().source, IMAGES, method=method)
+
+
+def maps() -> dict[str, Any]:
+    return {level: shaped(BATCH, SIZE, SIZE) for level in LEVELS}
+
+
+def moments_added() -> Call:
+    problem, state, rows = run()
+    folded = jax.eval_shape(fold, state.heads)
+    batch = batch_of(rows, problem)
+    moments = jax.eval_shape(lambda *own: expectation._add(None, *own, problem), folded, batch)
+    return expectation._add, (moments, folded, batch, problem), {}
+
+
+def regression() -> Call:
+    _, (moments, *_), _ = moments_added()
+    return expectation._fitted, (moments,), {}
+
+
+def expected_on_device() -> Call:
+    problem, state, rows = run()
+    return expectation.fit_on_device, (state, rows, problem), {}
+
+
+def drawn() -> Call:
+    problem, state, _ = run()
+    extra = {"steps": 3, "problem": problem, "num_tiles": 8}
+    return sampling._draw_many, (state.key, COUNT, state.extent), extra
+
+
+def first_state() -> Call:
+    problem, state, _ = run()
+    channels = tuple(feature_channels(networks(), LEVELS).items())
+    return _init, (shaped(dtype=np.uint32), state.extent, channels, problem), {}
+
+
+def of_source(program: Any, method: Baseline, *more: Any) -> Call:
+    return program, (networks().source, IMAGES, *more), {"method": method}
+
+
+VECTORS, KEY = shaped(256, 64), jax.eval_shape(lambda: jax.random.key(0))
+CALLS: dict[str, Callable[[], Call]] = {
+    "baselines.cnn_dict.patches": lambda: of_source(cnn_dict.patches, CnnDict()),
+    "baselines.padim._drawn": lambda: of_source(padim._drawn, Padim(), shaped(100, dtype=np.int32)),
+    "baselines.patchcore.positions": lambda: of_source(patchcore.positions, PatchCore()),
+    "baselines.spade._kept": lambda: of_source(spade._kept, Spade()),
+    "evaluation.device_metrics._areas": lambda: (
+        device_metrics._areas,
+        (*[shaped(1024, dtype=np.int32)] * 2, *[shaped(dtype=np.float64)] * 2),
+        {},
+    ),
+    "model.features.extract": lambda: (features.extract, (networks(), IMAGES, LEVELS), {}),
+    "model.nearest.coreset": lambda: (nearest.coreset, (VECTORS, KEY, 8, 16), {}),
+    "model.nearest.farthest": lambda: (nearest.farthest, (VECTORS, COUNT, 8), {}),
+    "model.scoring.fuse": lambda: (scoring.fuse, (maps(), small_config().scoring), {}),
+    "training.cache._zeros": lambda: (cache._zeros, (tuple(run()[2].items()),), {}),
+    "training.expectation._add": moments_added,
+    "training.expectation._fitted": regression,
+    "training.expectation.fit_on_device": expected_on_device,
+    "training.groups._unstacked": lambda: (groups._unstacked, (group_of(run()[1]),), {}),
+    "training.groups.stack": lambda: (groups.stack, ([run()[1]] * 2,), {}),
+    "training.memory.choose": lambda: (
+        memory.choose,
+        (shaped(256, 32, 2 * patches.CHANNELS), COUNT),
+        {},
+    ),
+    "training.sampling._draw_many": drawn,
+    "training.step._init": first_state,
+}
+OWN_TESTS = {
+    "baselines.autoencoder.targets",
+    "baselines.stfpm.targets",
+    "baselines.uninformed.targets",
+    "evaluation.evaluate.judge",
+    "inference.detector.score_batch",
+    "training.cache._rows_on_host",
+    "training.cache._store_on_device",
+    "training.loop.steps_on_batches",
+    "training.loop.steps_on_device",
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_program_is_lowered(name: str, platform: str) -> None:
+    with jax.enable_x64(name == "evaluation.device_metrics._areas"):
+        program, args, options = CALLS[name]()
+        assert text_of(program, platform, *args, **options)
+
+
+def test_no_program_is_left_out() -> None:
+    kind, found = type(jax.jit(lambda: 0)), set()
+    for one in pkgutil.walk_packages(pfm_jax.__path__, "pfm_jax."):
+        module = importlib.import_module(one.name)
+        programs = [k for k, v in vars(module).items() if isinstance(v, kind)]
+        own = [k for k in programs if vars(module)[k].__module__ == one.name]
+        found |= {f"{one.name.removeprefix('pfm_jax.')}.{name}" for name in own}
+    assert found == CALLS.keys() | OWN_TESTS
