@@ -27,9 +27,12 @@ from pfm_jax.inference.prediction import Prediction, decide
 from pfm_jax.inference.scorer import Scorer
 from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import scoring
-from pfm_jax.model.scoring import Mapping
+from pfm_jax.model.scoring import MappingModel
 from pfm_jax.system import arrays, devices
 from pfm_jax.types import Example, InputError, Normality, ScoreMaps
+
+Model = MappingModel | Memory
+"""The mapping's, or what a baseline keeps of normal images."""
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class Detector:
     """A trained detector of anomalies.
 
     Attributes:
-        model: `scoring.Mapping`, or the `Memory` that a baseline keeps of normal images.
+        model: what was trained, or fitted, on normal images.
         normality: what maps are standardised by, if the recipe says so.
         ignored: bool `[H, W]` at the recipe's size: blank to the networks, and scored 0; or None.
         record: recipe, held-out scores and provenance.
@@ -220,7 +223,7 @@ def _networks_of(record: Record, weights_dir: str | None, path: str | Path) -> N
 
 def assemble(
     networks: Networks,
-    model: Mapping | Memory,
+    model: Model,
     record: Record,
     ignored: np.ndarray | None = None,
 ) -> Detector:

@@ -24,7 +24,7 @@ LEAST_MEAN = 1e-12
 """Floor for a map's mean, a power of which divides the map."""
 
 
-class Mapping(NamedTuple):
+class MappingModel(NamedTuple):
     """The model of a detector: what is learnt of normal images.
 
     Attributes:
@@ -36,12 +36,12 @@ class Mapping(NamedTuple):
     memory: Array | None = None
 
 
-def untrained(networks: Networks, config: Config) -> Mapping:
+def untrained(networks: Networks, config: Config) -> MappingModel:
     """A model of random heads, and a memory of zeros: of the shapes, and so the speed, of any."""
     channels, spec = feature_channels(networks, config.levels), patches.memory_spec(config)
     fresh = heads.init(jax.random.key(0), channels, config.mapping)
     memory = None if spec is None else jnp.zeros(patches.memory_shape(networks, spec).shape)
-    return Mapping(jax.jit(fold)(fresh), memory)
+    return MappingModel(jax.jit(fold)(fresh), memory)
 
 
 class ScoringSpec(NamedTuple):
@@ -143,7 +143,7 @@ def soft_maximum(maps: Float[Array, "B H W"], sharpness: float) -> Float[Array, 
 
 def score(
     networks: Networks,
-    model: Mapping,
+    model: MappingModel,
     normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.baselines.features import Memory
-from pfm_jax.model.scoring import Mapping
+from pfm_jax.inference.detector import Model
 from pfm_jax.runs import record
 from pfm_jax.runs.fit import make_detector
 from pfm_jax.runs.run import RunFolder, origin
@@ -26,7 +25,7 @@ def lock(run: RunFolder, locks: ExitStack) -> None:
 
 
 def finish(
-    run: RunFolder, model: Mapping | Memory, networks: Networks, later: Later
+    run: RunFolder, model: Model, networks: Networks, later: Later
 ) -> dict[Path, dict[str, Any]]:
     """Writes the detectors and the results of a trained run; returns folder -> results."""
     for part in run.parts:  # each category's share
@@ -37,9 +36,7 @@ def finish(
     return found
 
 
-def _evaluate(
-    run: RunFolder, model: Mapping | Memory, networks: Networks, later: Later
-) -> dict[str, Any]:
+def _evaluate(run: RunFolder, model: Model, networks: Networks, later: Later) -> dict[str, Any]:
     """Writes a detector, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):
         parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)

@@ -10,14 +10,12 @@ import numpy as np
 
 from pfm_jax import baselines, datasets
 from pfm_jax.backbones.networks import Networks, load_networks
-from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference import normality
-from pfm_jax.inference.detector import Detector, Record, assemble
-from pfm_jax.model.scoring import Mapping
+from pfm_jax.inference.detector import Detector, Model, Record, assemble
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
 from pfm_jax.system.compilation import keep_programs
@@ -64,7 +62,7 @@ def fit(
     return make_detector(networks, model, config, train, held_out, origin, ignored)
 
 
-def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapping | Memory:
+def _model(networks: Networks, train: Sequence[Example], config: Config) -> Model:
     if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
     problem = learning.make_problem(config)
@@ -78,7 +76,7 @@ def _model(networks: Networks, train: Sequence[Example], config: Config) -> Mapp
 
 def make_detector(
     networks: Networks,
-    model: Mapping | Memory,
+    model: Model,
     config: Config,
     train: Sequence[Example],
     held_out: Sequence[Example],

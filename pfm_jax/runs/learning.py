@@ -13,14 +13,15 @@ from jax import Array
 from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks
 from pfm_jax.baselines import learned
-from pfm_jax.baselines.features import Memory, collected
+from pfm_jax.baselines.features import collected
 from pfm_jax.config import Config
+from pfm_jax.inference.detector import Model
 from pfm_jax.methods import IMAGES, Trained
 from pfm_jax.model import patches, tiles
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import Problem, make_extent, mapping_problem
-from pfm_jax.model.scoring import Mapping
+from pfm_jax.model.scoring import MappingModel
 from pfm_jax.system import devices
 from pfm_jax.training import cache
 from pfm_jax.training.cache import FeatureCache
@@ -98,9 +99,9 @@ def candidates_of(config: Config, networks: Networks, examples: Sequence[Example
     return found
 
 
-def model_of(config: Config, state: TrainState, memory: np.ndarray | None) -> Mapping | Memory:
+def model_of(config: Config, state: TrainState, memory: np.ndarray | None) -> Model:
     """The model of a detector, of a trained run and its memory, on every device."""
     if config.baseline is not None:
         return learned.kept(state.heads)
     kept: Any = memory
-    return devices.replicate(Mapping(fold(devices.fetch(state.heads)), kept))
+    return devices.replicate(MappingModel(fold(devices.fetch(state.heads)), kept))

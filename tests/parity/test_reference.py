@@ -24,7 +24,7 @@ from pfm_jax.model import features, scoring
 from pfm_jax.model import heads as mapping
 from pfm_jax.model.folded import fold
 from pfm_jax.model.problem import make_extent, mapping_problem
-from pfm_jax.model.scoring import Mapping
+from pfm_jax.model.scoring import MappingModel
 from pfm_jax.types import Batch, ScoreMaps
 from tests.parity.goldens.seeded import seeded_bytes
 from tests.synthetic import LEVELS, make_weights
@@ -70,7 +70,7 @@ def first_state(networks: Networks) -> train.TrainState:
 def maps_of(networks: Networks, heads: mapping.Heads, precision: str = "float32") -> ScoreMaps:
     way = dataclasses.replace(PLAIN, precision=precision)
     spec = scoring.scoring_spec(dataclasses.replace(CONFIG, scoring=way))
-    return score(networks, Mapping(fold(heads)), None, IMAGES, spec=spec)
+    return score(networks, MappingModel(fold(heads)), None, IMAGES, spec=spec)
 
 
 def test_steps_and_maps(weights: str, networks: Networks) -> None:
