@@ -33,6 +33,7 @@ def scoring(
     the fraction of the device's rate of products in that precision.
     """
     networks, state, _ = untrained.start(config, weights_dir)
+    torch.set_float32_matmul_precision("high")  # TF32; of its convolutions, it is the default
     eager = place(reference(config, weights_dir, state.heads))
     compiled = torch.compile(copy.deepcopy(eager).tuned(), dynamic=False)
     an_image = operations(eager, place(torch.zeros((1, 256, 256, 3), dtype=torch.uint8)))

@@ -30,8 +30,9 @@ def summary(found: dict[str, Any]) -> dict[str, float]:
 def markdown(found: dict[str, Any]) -> str:
     """Formats the table, under a line that describes the machine."""
     machine = found["machine"]
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     lines = [
-        f"{machine['cores']} cores of {machine['cpu']}, float32 products at "
+        f"{device}{machine['cores']} cores of {machine['cpu']}, float32 products at "
         f"{found['matmul_gflops']:.0f} GFLOP/s, jax {machine['jax']}, torch {found['torch']}; "
         "medians of interleaved runs.",
         "",

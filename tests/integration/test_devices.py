@@ -119,7 +119,7 @@ def test_devices_give_what_one_gives(
 def test_a_detector_and_an_artefact_score_on_every_device(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What batch prediction, the library and the service call; eleven images, two batches."""
+    """Batch prediction, the library and the service call these; eleven images, two batches."""
     config = small_config(precision="float32")
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     model, record = scoring.untrained(networks, config), detector.Record(config)
