@@ -1,8 +1,10 @@
-"""Runs in parts that train together, as many as fit in memory."""
+"""Runs in parts that train together, as few as fit in memory."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -41,28 +43,35 @@ def images_cached(runs: Sequence[RunFolder]) -> int:
 
 
 def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
-    """Partitions runs into those that train together, as many as fit in memory.
+    """Partitions runs into those that train together: as few parts as fit in memory, of like size.
 
-    A run needs memory for three copies of its state, a data set for its features. Runs that train
-    together have as many steps. On a CPU only the seeds of one category do: arithmetic is the limit
-    there, and more features in memory gain nothing. Baselines run one by one.
+    A part needs memory for three copies of each state and for its features, and for as much of both
+    as any other part, whose programs it shares. Runs that train together have as many steps. On a
+    CPU only the seeds of one category do: arithmetic is the limit there, and more features in
+    memory gain nothing. Baselines run one by one.
     """
     config = runs[0].config
     if config.baseline is not None:
         return [[run] for run in runs]
-    problem = runs[0].problem
     free = cache.MEMORY_FRACTION * devices.free_on_device()
     on_cpu = jax.default_backend() == "cpu"
     fresh = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
-    image = devices.tree_bytes(cache.cache_shapes(networks, 1, problem.tiles, config.levels))
-    found: list[list[RunFolder]] = []
+    tiles = runs[0].problem.tiles
+    image = devices.tree_bytes(cache.cache_shapes(networks, 1, tiles, config.levels))
+    alike: dict[tuple[int, str], list[RunFolder]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
-        together = [*found[-1], run] if found else [run]
-        categories = {run.provenance.category for run in together}
-        need = 3 * len(together) * devices.tree_bytes(fresh) + images_cached(together) * image
-        alike = together[0].total_steps == run.total_steps
-        if found and alike and (len(categories) == 1 or not on_cpu) and need <= free:
-            found[-1] = together
-        else:
-            found.append([run])
-    return found
+        alike[run.total_steps, run.provenance.category if on_cpu else ""].append(run)
+    parts: list[list[RunFolder]] = []
+    for most in range(max(map(len, alike.values())), 0, -1):
+        parts = [part for some in alike.values() for part in _split(some, most)]
+        room = Room.of(parts)
+        if 3 * room.runs * devices.tree_bytes(fresh) + room.cached * image <= free:
+            break
+    return parts
+
+
+def _split(runs: list[RunFolder], most: int) -> list[list[RunFolder]]:
+    """Splits runs into as few parts as there can be of at most `most`, of like size."""
+    count = -(-len(runs) // most)
+    ends = [len(runs) * number // count for number in range(count + 1)]
+    return [runs[first:end] for first, end in pairwise(ends)]

@@ -13,6 +13,7 @@ from pfm_jax.backbones.networks import load_networks
 from pfm_jax.model.features import feature_channels
 from pfm_jax.model.problem import make_extent, mapping_problem
 from pfm_jax.model.tiles import Tiles
+from pfm_jax.runs import learning
 from pfm_jax.runs.features import own_candidates
 from pfm_jax.runs.partition import Room, partition
 from pfm_jax.runs.run import RunFolder
@@ -37,7 +38,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         ("cpu", 100, [2, 2]),
         ("cpu", 1, [1, 1, 1, 1]),
         ("gpu", 100, [4]),
-        ("gpu", 3.5, [3, 1]),
+        ("gpu", 3.5, [2, 2]),
     ],
 )
 def test_groups_follow_memory(
@@ -72,6 +73,38 @@ def test_groups_follow_memory(
     longer = dataclasses.replace(provenance, config=small_config(steps=31), category="wood")
     other = RunFolder(Path("wood"), longer, found["wood"])
     assert len(partition([*runs, other], networks)) == len(expected) + 1
+
+
+@pytest.mark.parametrize(("runs_held", "images_held"), [(1, 64), (2.5, 96), (4, 40), (5, 96)])
+def test_parts_have_the_memory_of_the_largest(
+    runs_held: float, images_held: int, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts share programs: each is as large as the one of most runs and the one of most images."""
+    config = small_config()
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
+    one = Provenance(config, "", (), "", {}, 0, None, None, {}, "")
+    runs = [
+        RunFolder(
+            Path(f"{n}"), dataclasses.replace(one, num_images=n), Dataset(f"{n}", (), (), True, "")
+        )
+        for n in (3, 60, 4, 5, 6)
+    ]
+    fresh = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
+
+    def need(runs: float, images: int) -> float:
+        rows = cache.cache_shapes(networks, images, Tiles(64, 64, 0), LEVELS)
+        return 3 * runs * devices.tree_bytes(fresh) + devices.tree_bytes(rows)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(devices, "devices", lambda: jax.devices()[:1])
+    free = need(runs_held, images_held) / cache.MEMORY_FRACTION
+    monkeypatch.setattr(devices, "free_on_device", lambda: free)
+    parts = partition(runs, networks)
+    room = Room.of(parts)
+    assert need(room.runs, room.cached) <= free * cache.MEMORY_FRACTION
+    assert sorted(run.provenance.num_images for part in parts for run in part) == [3, 4, 5, 6, 60]
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_runs_see_the_patches_of_their_own_images() -> None:
