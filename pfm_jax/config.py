@@ -143,8 +143,6 @@ class ScoringConfig:
         fusion: `"geometric"` or `"arithmetic"` mean of the maps.
         smoothing: standard deviation of the Gaussian that smooths the fused map, as a fraction of
             the image's side; 0 for none.
-        standardize: then subtract each position's mean over normal training images and divide by
-            its deviation; not beside a memory, which holds those images.
         sharpness: of the `scoring.soft_maximum` over pixels that scores an image; 0: the maximum.
     """
 
@@ -155,7 +153,6 @@ class ScoringConfig:
     weights: dict[str, float] = _each((*MAPPED, MEMORY), 2.5, 0.875, 1.25, 0.75, 4.0)
     fusion: str = "geometric"
     smoothing: float = 1 / 64
-    standardize: bool = False
     sharpness: float = 16.0
 
     __hash__ = _by_value

@@ -126,7 +126,7 @@ def _check_baseline(config: Config, method: Baseline) -> None:
     _check(fits, "baseline.stages", stages, wanted)
     target = f"{names.source!r}, the one network of a baseline"
     _check(names.target == names.source, "networks.target", names.target, target)
-    _check_unused(config, fitted=not isinstance(method, Trained))
+    _check_unused(config)
     if isinstance(method, Spade):
         wanted = f"one of baseline.stages, {stages}"
         _check(method.pooled in stages, "baseline.pooled", method.pooled, wanted)
@@ -142,7 +142,7 @@ def _check_baseline(config: Config, method: Baseline) -> None:
         _check(fits, "baseline.stride", method.stride, wanted)
 
 
-def _check_unused(config: Config, *, fitted: bool) -> None:
+def _check_unused(config: Config) -> None:
     """Settings that a baseline would pass over without a word."""
     tile, scoring = config.data.tile_size, config.scoring
     _check(tile == 0, "data.tile_size", tile, "0: a baseline has no tiles")
@@ -157,9 +157,6 @@ def _check_unused(config: Config, *, fitted: bool) -> None:
     for field, part in (("scoring", scoring), ("train", config.train)):
         precision = part.precision
         _check(precision != "bfloat16", f"{field}.precision", precision, wanted)
-    wanted = "False: a fitted baseline holds the images that it would be measured on"
-    fits = not (scoring.standardize and fitted)
-    _check(fits, "scoring.standardize", scoring.standardize, wanted)
 
 
 def _check_data(data: DataConfig, stride: int) -> None:
@@ -213,11 +210,9 @@ def _check_scoring(scoring: ScoringConfig) -> None:
         values = getattr(scoring, field)
         positive = all(0 < v < math.inf for v in values.values())
         _check(positive, f"scoring.{field}", values, "positive and finite")
-    memory, standardize = scoring.memory, scoring.standardize
+    memory = scoring.memory
     alike = fusion == "geometric" or not memory
     _check(alike, "scoring.memory", memory, "False with an arithmetic mean, of maps of one scale")
-    apart = not (memory and standardize)
-    _check(apart, "scoring.memory", memory, "False to standardise by the images that are in it")
     _check(0 <= smoothing < 0.5, "scoring.smoothing", smoothing, "from 0 to below 0.5")
     sharp = 0 <= scoring.sharpness < math.inf
     _check(sharp, "scoring.sharpness", scoring.sharpness, "zero or more, and finite")

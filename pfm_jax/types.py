@@ -104,13 +104,6 @@ class ScoreMaps:
     image_scores: Array
 
 
-class Normality(NamedTuple):
-    """Per-position mean and deviation `[H, W]` of fused maps on normal images."""
-
-    mean: Array
-    deviation: Array
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
     """One image as the data set holds it, not yet decoded.

@@ -230,10 +230,6 @@ CASES: dict[str, Case] = {
     "recipe: unknown level": recipe(mapping__latent={"conv9_x": 3}),
     "recipe: unknown direction": recipe(mapping__directions=("up",)),
     "recipe: infinite rate": recipe(train__learning_rate=dict.fromkeys(LEVELS, np.inf)),
-    "recipe: too few images to standardise by": trained(
-        {"scoring.memory": False, "scoring.standardize": True}
-    ),
-    "recipe: standardised beside a memory": recipe(scoring__standardize=True),
     "recipe: two networks of a baseline": recipe(baseline=PatchCore()),
     "recipe: an empty coreset": recipe(
         baseline=PatchCore(coreset=0.0), networks__target="resnet18"

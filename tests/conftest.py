@@ -89,14 +89,3 @@ def detector(sources: Sources) -> Detector:
 
     images = Path(str(sources.data_dir), "grid", "train", "good")
     return fit(images, plain_config(), sources.weights_dir)
-
-
-@pytest.fixture(scope="session")
-def run(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run by `standardized_config`."""
-    from pfm_jax.runs.train import train_categories
-    from tests.synthetic import standardized_config
-
-    place = tmp_path_factory.mktemp("run")
-    train_categories(standardized_config(), sources, "grid", place)
-    return place

@@ -115,12 +115,6 @@ def plain_config(**train: Any) -> Config:
     return replaced(small_config(**train), {"data.held_out": 0.5})
 
 
-def standardized_config(standardize: bool = True) -> Config:
-    """The recipe of the shared run: maps standardised at each position."""
-    scoring = {"scoring.memory": False, "scoring.standardize": standardize}
-    return replaced(small_config(), {"data.held_out": 0.4, **scoring})
-
-
 def red_scorer(size: int = 64, delay: float = 0.0) -> Scorer:
     """A scorer without networks: the map is how much redder than green a pixel is."""
 

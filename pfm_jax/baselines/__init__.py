@@ -32,7 +32,7 @@ from pfm_jax.model import scoring
 from pfm_jax.model.problem import Objective
 from pfm_jax.model.scoring import ScoringSpec
 from pfm_jax.system import devices
-from pfm_jax.types import Example, Normality, ScoreMaps
+from pfm_jax.types import Example, ScoreMaps
 
 
 class Fitted(NamedTuple):
@@ -111,7 +111,6 @@ def grown(memory: Memory, method: Baseline, times: float) -> Memory:
 def score(
     networks: Networks,
     memory: Memory,
-    normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
     ignored: Bool[Array, "H W"] | None = None,
@@ -122,6 +121,6 @@ def score(
     functions = FITTED.get(method.method) or LEARNT[method.method]
     found = functions.maps(networks.source, memory, images, method, ignored)
     whole = {"": scoring.upsample(found.maps, *images.shape[1:3])}
-    fused = scoring.fuse(whole, spec.scoring, normality, ignored)
+    fused = scoring.fuse(whole, spec.scoring, ignored)
     scores = fused.image_scores if found.image_scores is None else found.image_scores
     return ScoreMaps({}, fused.fused, scores)

@@ -36,8 +36,8 @@ class Evaluation:
 
     Attributes:
         metrics: metrics of the fused map, with bootstrap intervals.
-        levels: level -> metrics of its map alone, never standardised.
-        combinations: name of a combination of levels -> its metrics, never standardised.
+        levels: level -> metrics of its map alone.
+        combinations: name of a combination of levels -> its metrics.
         kinds: kind of defect -> metrics of its images against the good ones.
         paths, labels, scores: of the test images; labels `[N]` are 0 (good) or 1 (anomalous).
         decisions: threshold from held-out images, and the fractions of good (`false_positives`)

@@ -29,7 +29,7 @@ from pfm_jax.inference.streaming import score_examples
 from pfm_jax.model import scoring
 from pfm_jax.model.scoring import MappingModel
 from pfm_jax.system import arrays, devices
-from pfm_jax.types import Example, InputError, Normality, ScoreMaps
+from pfm_jax.types import Example, InputError, ScoreMaps
 
 Model = MappingModel | Memory
 """The mapping's, or what a baseline keeps of normal images."""
@@ -66,14 +66,12 @@ class Detector:
 
     Attributes:
         model: what was trained, or fitted, on normal images.
-        normality: what maps are standardised by, if the recipe says so.
         ignored: bool `[H, W]` at the recipe's size: blank to the networks, and scored 0; or None.
         record: recipe, held-out scores and provenance.
     """
 
     networks: Networks
     model: Any
-    normality: Normality | None
     ignored: Array | None
     spec: scoring.ScoringSpec = dataclasses.field(metadata={"static": True})
     record: Record = dataclasses.field(metadata={"static": True})
@@ -199,10 +197,8 @@ class Detector:
 @jax.jit
 def score_batch(detector: Detector, images: Array) -> ScoreMaps:
     """Scores uint8 RGB images `[B, H, W, 3]` of the recipe's size: the whole of inference."""
-    held, spec = (detector.networks, detector.model, detector.normality), detector.spec
-    if spec.baseline is not None:
-        return baselines.score(*held, images, spec, detector.ignored)
-    return scoring.score(*held, images, spec, detector.ignored)
+    score = scoring.score if detector.spec.baseline is None else baselines.score
+    return score(detector.networks, detector.model, images, detector.spec, detector.ignored)
 
 
 def _arrays(detector: Detector) -> dict[str, np.ndarray]:
@@ -227,10 +223,10 @@ def assemble(
     record: Record,
     ignored: np.ndarray | None = None,
 ) -> Detector:
-    """Makes a detector without normality; `ignored` is of any size."""
+    """Makes a detector that has scored no held-out images; `ignored` is of any size."""
     spec, size = scoring.scoring_spec(record.config), record.config.data.image_size
     held: Any = None if ignored is None else devices.replicate(blank_at(ignored, size))
-    return Detector(networks, model, None, held, spec, record)
+    return Detector(networks, model, held, spec, record)
 
 
 def shapes(
@@ -241,10 +237,9 @@ def shapes(
     model: Any = memory
     if config.baseline is None:
         model = jax.eval_shape(lambda: scoring.untrained(networks, config))
-    plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, np.float32)
-    normality = Normality(plane, plane) if config.scoring.standardize else None
-    ignored: Any = jax.ShapeDtypeStruct(plane.shape, bool) if ignoring else None
-    return Detector(networks, model, normality, ignored, scoring.scoring_spec(config), record)
+    plane: Any = jax.ShapeDtypeStruct((config.data.image_size,) * 2, bool)
+    spec = scoring.scoring_spec(config)
+    return Detector(networks, model, plane if ignoring else None, spec, record)
 
 
 load = Detector.load

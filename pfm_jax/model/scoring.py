@@ -18,7 +18,7 @@ from pfm_jax.model.features import at_levels, feature_channels, pyramids
 from pfm_jax.model.folded import FoldedHeads, anomaly_maps, fold, log_residual
 from pfm_jax.model.tiles import Tiles
 from pfm_jax.system import devices
-from pfm_jax.types import BLANK, MEMORY, Normality, ScoreMaps
+from pfm_jax.types import BLANK, MEMORY, ScoreMaps
 
 LEAST_MEAN = 1e-12
 """Floor for a map's mean, a power of which divides the map."""
@@ -100,15 +100,13 @@ def smooth(maps: Float[Array, "B H W"], sigma: float) -> Float[Array, "B H W"]:
 def fuse(
     levels: dict[str, Float[Array, "B H W"]],
     config: ScoringConfig,
-    normality: Normality | None = None,
     ignored: Bool[Array, "H W"] | None = None,
 ) -> ScoreMaps:
     """Fuses the levels' maps into one, and scores images by its soft maximum.
 
     The map is the levels' weighted mean, smoothed: the arithmetic mean (eq. 15) or the geometric
-    one, of both levels and neighbours. A `normality` standardises each position, of the logarithm
-    of a geometric mean: less its mean, divided by its deviation. `ignored` pixels have no part in
-    the scores of images, and score 0.
+    one, of both levels and neighbours. `ignored` pixels have no part in the scores of images, and
+    score 0.
     """
     geometric = config.fusion == "geometric"
     weights = {level: config.weights.get(level, 1.0) for level in levels}
@@ -120,12 +118,10 @@ def fuse(
         fused += weights[level] * (log_residual(own) if geometric else own)
     fused /= sum(weights.values())
     fused = smooth(fused, config.smoothing) if config.smoothing else fused
-    if normality is not None:
-        fused = (fused - normality.mean[None]) / normality.deviation[None]
     if ignored is not None:
         fused = jnp.where(ignored[None], -jnp.inf, fused)
     scores = soft_maximum(fused, config.sharpness)
-    if geometric and normality is None:
+    if geometric:
         fused, scores = jnp.exp(fused), jnp.exp(scores)
     if ignored is not None:
         fused = jnp.where(ignored[None], 0.0, fused)
@@ -144,7 +140,6 @@ def soft_maximum(maps: Float[Array, "B H W"], sharpness: float) -> Float[Array, 
 def score(
     networks: Networks,
     model: MappingModel,
-    normality: Normality | None,
     images: UInt8[Array, "B H W 3"],
     spec: ScoringSpec,
     ignored: Bool[Array, "H W"] | None = None,
@@ -167,4 +162,4 @@ def score(
         return {level: upsample(m, *images.shape[1:3]) for level, m in maps.items()}
 
     maps = tiles.blended(maps_of, images, spec.tiles, model.memory)
-    return fuse(maps, how, normality, ignored)
+    return fuse(maps, how, ignored)

@@ -39,7 +39,7 @@ def finish(
 def _evaluate(run: RunFolder, model: Model, networks: Networks, later: Later) -> dict[str, Any]:
     """Writes a detector, evaluates it, writes the results."""
     with record.timed(run.seconds, "evaluate"):
-        parts = run.config, run.dataset.train, run.dataset.held_out, origin(run.provenance)
+        parts = run.config, run.dataset.held_out, origin(run.provenance)
         detector = make_detector(networks, model, *parts, run.dataset.ignored)
     if devices.is_primary():
         detector.save(run.detector_path, networks=False)

@@ -14,7 +14,6 @@ from pfm_jax.config import Config
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.datasets.lazy import ignoring
 from pfm_jax.datasets.masks import to_ignore
-from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector, Model, Record, assemble
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
@@ -55,11 +54,10 @@ def fit(
     train, held_out = datasets.hold_out(shots, config.data.held_out)
     if normal is not None:
         train, held_out = shots, examples(normal, config.data.value_range)
-    normality.check(config, len(train))
     networks, weights = load_networks(config.networks, config.levels, weights_dir)
     model = _model(networks, train, config)
     origin = {"weights": weights, "num_images": len(train), "versions": versions()}
-    return make_detector(networks, model, config, train, held_out, origin, ignored)
+    return make_detector(networks, model, config, held_out, origin, ignored)
 
 
 def _model(networks: Networks, train: Sequence[Example], config: Config) -> Model:
@@ -78,13 +76,12 @@ def make_detector(
     networks: Networks,
     model: Model,
     config: Config,
-    train: Sequence[Example],
     held_out: Sequence[Example],
     origin: dict[str, Any],
     ignored: np.ndarray | None = None,
 ) -> Detector:
-    """Makes a detector of what was trained: measures normality, scores held-out images."""
+    """Makes a detector of what was trained, and scores held-out images."""
     record = Record(config, origin=origin)
-    detector = normality.with_normality(assemble(networks, model, record, ignored), train)
+    detector = assemble(networks, model, record, ignored)
     scores = detector.image_scores(held_out, "held out")
     return dataclasses.replace(detector, record=dataclasses.replace(record, normal_scores=scores))

@@ -15,7 +15,6 @@ from pfm_jax import datasets
 from pfm_jax.config import Config
 from pfm_jax.evaluation import proxy
 from pfm_jax.evaluation.evaluate import Combinations, Evaluation, evaluate
-from pfm_jax.inference import normality
 from pfm_jax.inference.detector import Detector
 from pfm_jax.model.problem import Problem, make_extent
 from pfm_jax.runs import learning, record
@@ -80,10 +79,6 @@ class RunFolder:
         """Writes `run.json`, those of its parts too; see `record.write_run`."""
         for one in (self, *self.parts):
             record.write_run(one.folder, one.provenance, status, one.seconds)
-
-    def check(self) -> None:
-        """Raises InputError: too few training images for the recipe."""
-        normality.check(self.config, len(self.dataset.train), f"{self.provenance.category}: ")
 
     def evaluate(self, detector: Detector) -> tuple[Evaluation, dict[str, Any]]:
         """Evaluates the run's detector; returns the evaluation and the content of `metrics.json`.

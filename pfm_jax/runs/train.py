@@ -69,8 +69,6 @@ def train_categories(
         for name, found in loaded.items()
         for (place, one), dataset in zip(recipes.items(), found, strict=True)
     ]
-    for run in runs:
-        run.check()
     if unified:
         runs = unify([runs[index :: len(recipes)] for index in range(len(recipes))])
     results: dict[Path, dict[str, Any]] = {}

@@ -140,7 +140,6 @@ def _train(
     workdir: Path,
 ) -> None:
     try:
-        runs[0].check()
         train_together(runs, networks, room, features)
     except Exception as error:  # the other runs of the job continue
         log.exception("%s", ", ".join(str(run.folder) for run in runs))

@@ -1,8 +1,8 @@
 """Sweep plans: a grid of categories, cases and seeds, and the fewest runs that cover it.
 
 The heads of a level are independent of other levels, so cases that differ only in levels share one
-run, measured at several combinations of levels. The exception is standardised maps, whose
-statistics come from the map of all levels.
+run, measured at several combinations of levels. The exception is recipes with a memory, which is
+made of the stages of all levels.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def replaced(config: Config, changes: dict[str, Any]) -> Config:
 def _union(a: Config, b: Config) -> Config | None:
     """Common recipe of two that differ only in name and levels, else None."""
     latent = {**a.mapping.latent, **b.mapping.latent}
-    if a.scoring.standardize or a.scoring.memory or {**latent, **a.mapping.latent} != latent:
+    if a.scoring.memory or {**latent, **a.mapping.latent} != latent:
         return None
     ordered = dict(sorted(latent.items()))
     one, other = (replaced(c, {"mapping.latent": ordered, "name": a.name}) for c in (a, b))

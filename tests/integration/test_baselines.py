@@ -231,7 +231,6 @@ def test_a_sweep_has_baselines_beside_the_mapping(sources: Sources, tmp_path: Pa
             {"scoring.fusion": "geometric"},
             "scoring.fusion='geometric': must be 'arithmetic'",
         ),
-        ({"scoring.standardize": True}, "config.scoring.standardize=True: must be False"),
         ({"networks.neighbourhood": 3}, "config.networks.neighbourhood=3: must be 1"),
         ({"data.tile_size": 32}, "config.data.tile_size=32: must be 0: a baseline has no tiles"),
     ],

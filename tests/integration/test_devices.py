@@ -63,7 +63,7 @@ def whole(sources: Sources, steps: int) -> dict[str, object]:
     learned, running = heads.split(state.heads)
     assert rows.candidates is not None
     model = learning.model_of(config, state, memory.fit(rows.candidates))
-    trained = make_detector(networks, model, config, dataset.train, [], {})
+    trained = make_detector(networks, model, config, [], {})
     found = {
         "rows": rows.rows,
         "losses": losses,

@@ -27,7 +27,6 @@ from tests.synthetic import (
     make_weights,
     png,
     small_config,
-    standardized_config,
     texture,
 )
 
@@ -193,21 +192,6 @@ def test_nothing_ignored_shows_after_the_image_was_made_smaller() -> None:
         one, other = (images.resized(Image.fromarray(array), size) for array in images_of)
         np.testing.assert_array_equal(one[kept], other[kept])
         assert not np.array_equal(one, other) and 0.8 < kept.mean() < 1
-
-
-def test_normality_beside_the_ignored_part_is_as_elsewhere(
-    sources: Sources, tmp_path: Path
-) -> None:
-    config = replaced(standardized_config(), {"train.steps": 10, "data.held_out": 0.5})
-    pictures = np.stack([varied(seed) for seed in range(40)])
-    ignored = np.zeros((64, 64), np.uint8)
-    ignored[:20, :30] = 255
-    detector = pfm_jax.fit(pictures, config, sources.weights_dir, ignored=ignored)
-    assert detector.normality is not None
-    mean, deviation = (np.asarray(one) for one in detector.normality)
-    beside, elsewhere = np.s_[20:24, :24], np.s_[40:60, :60]
-    for one in (mean, deviation):
-        assert 0.5 < one[beside].mean() / one[elsewhere].mean() < 2
 
 
 @pytest.mark.parametrize(

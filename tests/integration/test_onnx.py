@@ -28,11 +28,7 @@ def fitted(folder: Path, config: Config) -> Detector:
 
 CHANGES = {
     "bfloat16": {"scoring.precision": "auto"},
-    "standardised": {
-        "scoring.standardize": True,
-        "scoring.fusion": "arithmetic",
-        "scoring.memory": False,
-    },
+    "arithmetic": {"scoring.fusion": "arithmetic", "scoring.memory": False},
 }
 
 

@@ -70,7 +70,7 @@ def first_state(networks: Networks) -> train.TrainState:
 def maps_of(networks: Networks, heads: mapping.Heads, precision: str = "float32") -> ScoreMaps:
     way = dataclasses.replace(PLAIN, precision=precision)
     spec = scoring.scoring_spec(dataclasses.replace(CONFIG, scoring=way))
-    return score(networks, MappingModel(fold(heads)), None, IMAGES, spec=spec)
+    return score(networks, MappingModel(fold(heads)), IMAGES, spec=spec)
 
 
 def test_steps_and_maps(weights: str, networks: Networks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -52,6 +53,26 @@ def test_files_that_are_no_detector(fault: str, detector: Detector, tmp_path: Pa
     else:
         path.write_bytes(content.replace(b"resnet18_caffe", b"resnet34_caffe"))
     with pytest.raises(InputError, match=r"grid\.detector: "):
+        Detector.load(path)
+
+
+Arrays = dict[str, np.ndarray]
+HARM: dict[str, Callable[[Arrays], Arrays]] = {
+    "missing": lambda held: {k: v for k, v in held.items() if k != "model/memory"},
+    "smaller": lambda held: {**held, "model/memory": held["model/memory"][:, :1]},
+    "doubles": lambda held: {**held, "model/memory": held["model/memory"].astype(np.float64)},
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_arrays_that_are_not_the_recipes_are_refused(
+    harm: str, detector: Detector, tmp_path: Path
+) -> None:
+    path = tmp_path / "grid.detector"
+    detector.save(path)
+    held, about = array_file.read(path)
+    array_file.write(path, HARM[harm](held), about)
+    with pytest.raises(InputError, match=r"grid\.detector: .*; first difference: model/memory"):
         Detector.load(path)
 
 

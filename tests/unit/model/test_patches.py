@@ -81,7 +81,7 @@ def test_its_map_is_the_distance_to_the_nearest() -> None:
         config.scoring, relative={}, smoothing=0.0, precision="float32", weights={"memory": 3.0}
     )
     spec = scoring.scoring_spec(dataclasses.replace(config, scoring=plain))
-    found = scoring.score(networks, model, None, images, spec)
+    found = scoring.score(networks, model, images, spec)
     pyramid = pyramids(networks, images).target
     rows = np.asarray(patches.memory_features(pyramid, config.levels))
     near = nearest_around(rows, memory[0])
@@ -100,5 +100,5 @@ def test_without_a_memory_there_is_no_map_of_it() -> None:
     model = scoring.untrained(networks, config)
     assert model.memory is None
     images = jnp.asarray(texture(0)[None])
-    found = scoring.score(networks, model, None, images, scoring.scoring_spec(config))
+    found = scoring.score(networks, model, images, scoring.scoring_spec(config))
     assert [*found.levels] == [*config.maps] == [*config.mapping.latent]

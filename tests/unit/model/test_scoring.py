@@ -11,7 +11,6 @@ from scipy import ndimage, stats
 from pfm_jax.config import PAPER_SCORING, ScoringConfig
 from pfm_jax.model import scoring
 from pfm_jax.model.folded import over_expected
-from pfm_jax.types import Normality
 from tests.parity.goldens.seeded import seeded_images
 
 
@@ -63,13 +62,3 @@ def test_an_image_is_scored_by_the_power_mean_of_a_geometric_map() -> None:
     np.testing.assert_allclose(found.image_scores, powers, rtol=1e-4)
     blank = {"conv2_x": jnp.zeros((1, 8, 8)), "conv4_x": jnp.zeros((1, 8, 8))}
     assert np.isfinite(scoring.fuse(blank, ScoringConfig()).image_scores).all()
-
-
-def test_standardised_maps_are_of_logarithms() -> None:
-    maps = abs(seeded_images((2, 8, 8)).astype(np.float32)) + 0.1
-    plane = np.ones((8, 8), np.float32)
-    normality = Normality(jnp.asarray(2 * plane), jnp.asarray(4 * plane))
-    how = ScoringConfig(smoothing=0.0, sharpness=0.0)
-    found = scoring.fuse({"conv4_x": jnp.asarray(maps)}, how, normality)
-    np.testing.assert_allclose(found.fused, (np.log(maps) - 2) / 4, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.image_scores, np.asarray(found.fused).max((1, 2)))

@@ -87,10 +87,10 @@ def test_a_tile_is_scored_as_an_image_of_its_own(networks: Networks) -> None:
     images = np.stack([texture(seed, 128) for seed in range(2)])
     score = jax.jit(scoring.score, static_argnames="spec")
     one = ScoringSpec(config.mapping, PLAIN, Tiles(64, 64, 0), "float32", "float32")
-    whole = score(networks, model, None, images, one._replace(tiles=cut))
+    whole = score(networks, model, images, one._replace(tiles=cut))
     for index, (top, left) in enumerate(tiles.corners(cut)):
         place = (slice(None), slice(top, top + 64), slice(left, left + 64))
         own = model._replace(memory=memory[index : index + 1])
-        alone = score(networks, own, None, images[place], one)
+        alone = score(networks, own, images[place], one)
         np.testing.assert_allclose(whole.fused[place], alone.fused, atol=1e-5)
     np.testing.assert_allclose(whole.image_scores, np.asarray(whole.fused).max((1, 2)))

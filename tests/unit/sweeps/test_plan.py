@@ -36,11 +36,9 @@ def test_cases_that_differ_in_levels_are_one_run() -> None:
     assert set(make_plan(other_c, ("grid",), (0,)).configs) == {"a", "b"}
 
 
-@pytest.mark.parametrize("field", ["standardize", "memory"])
-def test_cases_with_parts_of_all_levels_are_trained_each(field: str) -> None:
-    """Standardised maps are maps of all their levels, and a memory is of all their stages."""
-    off = {"scoring.standardize": False, "scoring.memory": False}
-    base = replaced(small_config(), {**off, f"scoring.{field}": True})
+def test_cases_with_a_memory_are_trained_each() -> None:
+    """It is of the stages of all their levels."""
+    base = replaced(small_config(), {"scoring.memory": True})
     sweep = dataclasses.replace(small_sweep(), base=base)
     assert make_plan(sweep, ("grid",), (0,), ["deep", "whole"]).configs.keys() == {"deep", "whole"}
 
