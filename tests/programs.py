@@ -1,7 +1,8 @@
 """Runs `launch.train` with the given flags and prints, as JSON, the programs that it compiled.
 
 `names`: of every program in the order of first use; `misses`: of those, how many the persistent
-cache did not have. With `ahead` before the flags, compiles ahead, as on an accelerator.
+cache did not have. With `ahead` before the flags, compiles ahead and trains seeds as a group, as on
+an accelerator.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import jax
 
 from launch import train
 from pfm_jax.system import compilation
+from pfm_jax.training import groups, loop
 
 names: list[str] = []
 misses: list[str] = []
@@ -35,6 +37,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "ahead":
         sys.argv.pop(1)
         compilation.pays_ahead = lambda: True
+        groups.group_size = loop.group_size = lambda runs, room: max(runs, room)
     try:
         train.entry()
     except SystemExit as ended:

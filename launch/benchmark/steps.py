@@ -12,6 +12,7 @@ import numpy as np
 
 from pfm_jax.config import Config
 from pfm_jax.model import features
+from pfm_jax.system import devices
 from pfm_jax.training import loop
 from pfm_jax.training.groups import stack
 
@@ -31,7 +32,9 @@ def measure(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> dic
     images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)
-    group, steps = stack([state] * runs) if runs > 1 else state, np.int32(loop.STEPS_PER_CALL)
+    group, steps = state, np.int32(loop.STEPS_PER_CALL)
+    if runs > 1:
+        group = stack([state] * devices.even_runs(runs))
     cold, cached, program = compiled(
         lambda: loop.steps_on_device.lower(group, rows, steps, problem), cache
     )

@@ -23,7 +23,8 @@ from pfm_jax.types import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Accepted formats; others have decoders that do more than decode (EPS runs a program)."""
-LARGE = 16_000_000  # pixels; see `alone`
+LARGE = 16_000_000  # pixels; see `turn`
+_TURNS = threading.Semaphore(4)  # of the process, whose memory it is
 UNREADABLE = Exception  # Pillow raises anything on a corrupt file, even TypeError
 MIN_SIDE = 8  # pixels
 
@@ -66,14 +67,14 @@ def allow_megapixels(most: float) -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def alone(encoded: bytes, lock: threading.Lock) -> contextlib.AbstractContextManager[object]:
-    """The lock, if an image is `LARGE` by its header, so that few are in memory at once."""
+def turn(encoded: bytes) -> contextlib.AbstractContextManager[object]:
+    """Waits for its turn with a `LARGE` image, so that few are in memory at once."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             large = image.width * image.height > LARGE
     except UNREADABLE:
         large = False
-    return lock if large else contextlib.nullcontext()
+    return _TURNS if large else contextlib.nullcontext()
 
 
 def decode(encoded: bytes, name: str, value_range: float = 0.0) -> Decoded:

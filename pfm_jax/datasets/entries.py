@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +120,7 @@ def dataset(
         raise InputError(f"{root}: no training images")
     has_masks = _has_masks(test, masks_required)
     with ThreadPoolExecutor() as pool:
-        one = functools.partial(_findings, value_range, threading.Lock(), saturations)
+        one = functools.partial(_findings, value_range, saturations)
         found = list(pool.map(one, (*train, *held_out, *test)))
     if faults := [fault for one in found for fault in one.faults]:
         raise InputError(_listed(root, faults))
@@ -154,14 +153,14 @@ def _has_masks(test: Sequence[Entry], masks_required: bool) -> bool:
     return has_masks
 
 
-def _findings(value_range: float, large: threading.Lock, known: Known, entry: Entry) -> Findings:
-    """Reads and decodes the files of an entry; large images one at a time."""
+def _findings(value_range: float, known: Known, entry: Entry) -> Findings:
+    """Reads and decodes the files of an entry."""
     found = Findings([], [], [], [])
     size = ""
     try:
         content = read(entry.image)
         found.digests.append(hashlib.sha256(content).digest())
-        with decoding.alone(content, large):
+        with decoding.turn(content):
             image, notes, is_turned = decoding.decode(content, str(entry.image), value_range)
         found.notes.extend((entry.image, note) for note in notes)
         size = f"{image.width}x{image.height}"

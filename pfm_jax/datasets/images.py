@@ -6,7 +6,6 @@ See `decoding` for what a file becomes. Non-square images are resized to a squar
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -94,15 +93,15 @@ def batches(
         avoid a recompilation, and the number of images before padding.
     """
     own = batch_size // jax.process_count()
-    starts, one_large = range(0, len(examples), batch_size), threading.Lock()
+    starts = range(0, len(examples), batch_size)
 
-    def chosen(start: int) -> list[int]:
+    def chosen(start: int) -> range:
         first, last = start + jax.process_index() * own, len(examples) - 1
-        return list(dict.fromkeys(min(index, last) for index in range(first, first + own)))
+        return range(min(first, last), min(first + own, last + 1))
 
     def one(index: int) -> np.ndarray:
         example = examples[index]
-        with decoding.alone(example.image, one_large):
+        with decoding.turn(example.image):
             return decode_image(example, size)
 
     decoded = ahead(one, itertools.chain.from_iterable(map(chosen, starts)), own)
@@ -115,7 +114,7 @@ def batches(
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], size: int) -> Iterator[list[B]]:
-    """Applies `work` to each item, in as many threads as there are cores.
+    """Applies `work` to each item, in threads enough for all cores.
 
     Yields results in order, in lists of `size`, of which the last may be shorter; a few lists ahead
     of the consumer.

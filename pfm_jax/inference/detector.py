@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pfm_jax import baselines
 from pfm_jax.backbones.networks import Networks, load_networks, network_shapes
 from pfm_jax.baselines.features import Memory
 from pfm_jax.config import Config, from_dict, to_dict
-from pfm_jax.datasets.decoding import alone, decode
+from pfm_jax.datasets.decoding import decode, turn
 from pfm_jax.datasets.images import ahead, blank_at, map_at, resized
 from pfm_jax.datasets.inputs import Images, examples
 from pfm_jax.inference import calibration
@@ -120,12 +119,12 @@ class Detector:
         Returns image scores `[N]` and, for each image, its anomaly map `[H, W]` at its own
         resolution. Raises InputError: an image that can't be read.
         """
-        data, one_large = self.config.data, threading.Lock()
+        data = self.config.data
         given = examples(images, data.value_range)
 
         def decoded(index: int) -> tuple[np.ndarray, tuple[int, int]]:
             example = given[index]
-            with alone(example.image, one_large):
+            with turn(example.image):
                 image, notes, _ = decode(example.image, example.path, example.value_range)
                 pixels = resized(image, data.image_size)
             for note in notes:

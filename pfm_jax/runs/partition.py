@@ -45,8 +45,9 @@ def images_cached(runs: Sequence[RunFolder]) -> int:
 def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFolder]]:
     """Partitions runs into those that train together: as few parts as fit in memory, of like size.
 
-    A part needs memory for three copies of each state and for its features, and for as much of both
-    as any other part, whose programs it shares. Runs that train together have as many steps. On a
+    A part needs memory for three copies of each state and, if those of every data set fit by
+    themselves, for its features; and for as much of both as any other part, whose programs it
+    shares. Runs that train together have as many steps. On a
     CPU only the seeds of one category do: arithmetic is the limit there, and more features in
     memory gain nothing. Baselines run one by one.
     """
@@ -58,6 +59,8 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
     fresh = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
     tiles = runs[0].problem.tiles
     image = devices.tree_bytes(cache.cache_shapes(networks, 1, tiles, config.levels))
+    if Room.of([[run] for run in runs]).cached * image > free:
+        image = 0  # the features lie elsewhere, however runs are parted
     alike: dict[tuple[int, str], list[RunFolder]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.provenance.num_images):
         alike[run.total_steps, run.provenance.category if on_cpu else ""].append(run)

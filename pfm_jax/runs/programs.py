@@ -24,11 +24,12 @@ Lower = Callable[[], Lowered]
 
 def lowered(
     runs: Sequence[RunFolder], networks: Networks, num_images: int, room: Room
-) -> list[Lower]:
+) -> Iterator[Lower]:
     """Functions that lower what follows the features of `num_images`: training and what is
     expected, where features stay on the device, the memory, scoring. As they run on one device.
     """
-    return [*_training(runs, networks, num_images, room), *_scoring(runs[0], networks)]
+    yield from _training(runs, networks, num_images, room)
+    yield from _scoring(runs[0], networks)
 
 
 def _training(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -135,12 +134,12 @@ def _file(path: Path) -> File:
 
 def _batches(found: Sequence[File], scorer: Scorer) -> Iterator[tuple[np.ndarray, list[Opened]]]:
     """Batches decoded ahead: pixels of the readable files, and an `Opened` for every file."""
-    size, one_large = scorer.size, threading.Lock()
+    size = scorer.size
 
     def one(file: File) -> Opened:
         try:
             content = read(file.path)
-            with decoding.alone(content, one_large):
+            with decoding.turn(content):
                 image, notes, _ = decoding.decode(content, shown(file.path), scorer.value_range)
                 pixels = image_files.resized(image, size)
         except InputError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,17 +67,17 @@ def _cpu() -> str:
 
 
 @contextmanager
-def ahead(programs: Sequence[Callable[[], Lowered]]) -> Iterator[None]:
+def ahead(programs: Iterable[Callable[[], Lowered]]) -> Iterator[None]:
     """Lowers and compiles programs in threads during the block, whose end waits for them.
 
     They are found in the persistent cache when they are called. Does nothing without one, for
     several devices or processes (whose programs are lowered with their arrays' sharding), and on a
     CPU, whose cores have enough to do.
     """
-    if not (pays_ahead() and programs):
+    if not pays_ahead():
         yield
         return
-    with ThreadPoolExecutor(len(programs)) as pool:
+    with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(lambda lower: lower().compile(), lower) for lower in programs]
         yield
         for one in tqdm(waiting, "compiling", unit="program", disable=None):

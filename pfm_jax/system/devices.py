@@ -125,13 +125,13 @@ def constrain_replicated(tree: Tree) -> Tree:
 
 
 def even_runs(runs: int) -> int:
-    """Runs, with those added that the busiest device's number of them leaves free on others."""
+    """The number of runs, rounded up so that every device in use has as many as the busiest."""
     each = -(-runs // len(devices()))
     return -(-runs // each) * each
 
 
 def runs_mesh(runs: int) -> Mesh:
-    """Mesh that `even_runs` share evenly."""
+    """Mesh of the devices that share a number of runs from `even_runs`."""
     each = -(-runs // len(devices()))
     return Mesh(np.array(devices()[: runs // each]), RUNS_AXIS)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,12 @@ from pfm_jax.training.step import TrainState
 def group_size(runs: int, room: int = 0) -> int:
     """Runs that train as one group, padding included; 0 if every run trains by itself.
 
-    A group is padded to `room` runs or more, so that the parts of a launch share a program, and to
-    what devices share evenly. On a CPU one batched product is slower than several, and a run by
-    itself stays what it would be alone.
+    A group is padded to what devices share evenly and, if it fills more than half of it, to `room`
+    runs, so that the parts of a launch share a program: fewer would pay more for the padding. On a
+    CPU one batched product is slower than several, and a run by itself stays what it would be
+    alone.
     """
-    most = max(runs, room)
+    most = max(runs, room if 2 * runs > room else 0)
     return devices.even_runs(most) if most > 1 and jax.default_backend() != "cpu" else 0
 
 
@@ -41,18 +43,15 @@ def grouped(states: Sequence[TrainState], size: int) -> list[TrainState]:
     if not size:
         return [devices.replicate(state) for state in states]
     group = stack([*states, *[states[-1]] * (size - len(states))])
-    place = NamedSharding(devices.runs_mesh(size), PartitionSpec(devices.RUNS_AXIS))
-    return [jax.device_put(group, place)]
+    return [_placed(group, size, devices.RUNS_AXIS)]
 
 
 def replicated(cache: FeatureCache, size: int) -> FeatureCache:
     """Replicates a cache on the device over the devices that share a group of a size."""
     if cache.place != "device":
         return cache
-    if not size:
-        return dataclasses.replace(cache, rows=devices.replicate(cache.rows))
-    place = NamedSharding(devices.runs_mesh(size), PartitionSpec())
-    return dataclasses.replace(cache, rows=jax.device_put(cache.rows, place))
+    rows = _placed(cache.rows, size) if size else devices.replicate(cache.rows)
+    return dataclasses.replace(cache, rows=rows)
 
 
 def unstack(group: TrainState) -> list[TrainState]:
@@ -64,3 +63,12 @@ def unstack(group: TrainState) -> list[TrainState]:
 @jax.jit
 def _unstacked(group: TrainState) -> list[TrainState]:
     return [jax.tree.map(operator.itemgetter(n), group) for n in range(group.step.shape[0])]
+
+
+def _placed(tree: Any, size: int, *axes: str) -> Any:
+    """Puts arrays on the devices that share a group; on a single one as they are, so that the
+    program is the one that was compiled ahead."""
+    mesh = devices.runs_mesh(size)
+    if mesh.size == 1:
+        return devices.replicate(tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))

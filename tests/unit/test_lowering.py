@@ -1,7 +1,7 @@
 """Every program lowers for GPUs and TPUs, on a machine that has neither.
 
-By shapes: nothing is computed. What has variants has a test of its own, everything else is a
-`CALL`.
+By shapes: nothing is computed. Programs that have variants have a test of their own, all other
+jitted functions of a module are a `CALL`.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def test_a_program_is_lowered(name: str, platform: str) -> None:
         assert text_of(program, platform, *args, **options)
 
 
-def test_no_program_is_left_out() -> None:
+def test_no_jitted_function_of_a_module_is_left_out() -> None:
     kind, found = type(jax.jit(lambda: 0)), set()
     for one in pkgutil.walk_packages(pfm_jax.__path__, "pfm_jax."):
         module = importlib.import_module(one.name)

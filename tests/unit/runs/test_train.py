@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import jax
@@ -75,11 +76,16 @@ def test_groups_follow_memory(
     assert len(partition([*runs, other], networks)) == len(expected) + 1
 
 
-@pytest.mark.parametrize(("runs_held", "images_held"), [(1, 64), (2.5, 96), (4, 40), (5, 96)])
+@pytest.mark.parametrize(
+    ("runs_held", "images_held"),
+    [(0.5, 64), (1, 64), (2.5, 96), (3, 32), (4, 40), (5, 96), (5, 32)],
+)
 def test_parts_have_the_memory_of_the_largest(
     runs_held: float, images_held: int, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts share programs: each is as large as the one of most runs and the one of most images."""
+    """Parts share programs: each is as large as the one of most runs and the one of most images.
+    Against every smaller number of parts of like size, none of which fits.
+    """
     config = small_config()
     networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
     one = Provenance(config, "", (), "", {}, 0, None, None, {}, "")
@@ -91,20 +97,30 @@ def test_parts_have_the_memory_of_the_largest(
     ]
     fresh = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
 
-    def need(runs: float, images: int) -> float:
+    def need(runs: float, images: int, there: bool = True) -> float:
         rows = cache.cache_shapes(networks, images, Tiles(64, 64, 0), LEVELS)
-        return 3 * runs * devices.tree_bytes(fresh) + devices.tree_bytes(rows)
+        return 3 * runs * devices.tree_bytes(fresh) + there * devices.tree_bytes(rows)
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(devices, "devices", lambda: jax.devices()[:1])
     free = need(runs_held, images_held) / cache.MEMORY_FRACTION
     monkeypatch.setattr(devices, "free_on_device", lambda: free)
-    parts = partition(runs, networks)
-    room = Room.of(parts)
-    assert need(room.runs, room.cached) <= free * cache.MEMORY_FRACTION
-    assert sorted(run.provenance.num_images for part in parts for run in part) == [3, 4, 5, 6, 60]
-    sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 1
+    found = partition(runs, networks)
+    there = need(0, 64) <= free * cache.MEMORY_FRACTION  # else features are on the host anyway
+
+    def fits(parts: list[list[RunFolder]]) -> bool:
+        room = Room.of(parts)
+        return need(room.runs, room.cached, there) <= free * cache.MEMORY_FRACTION
+
+    ordered = [run for part in found for run in part]
+    assert [run.provenance.num_images for run in ordered] == [3, 4, 5, 6, 60]
+    assert fits(found) or len(found) == len(runs)
+    for count in range(1, len(found)):
+        for cuts in itertools.combinations(range(1, len(runs)), count - 1):
+            ends = itertools.pairwise((0, *cuts, len(runs)))
+            parts = [ordered[first:end] for first, end in ends]
+            like = max(map(len, parts)) - min(map(len, parts)) <= 1
+            assert not (like and fits(parts))
 
 
 def test_runs_see_the_patches_of_their_own_images() -> None:
