@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.synthetic import make_category, make_weights
 
 ROOT = Path(__file__).parents[2]
 MOST_PROGRAMS = 8
 
 
-def launch(place: Path, category: str, workdir: str, *first: str) -> dict[str, Any]:
+def launch(
+    place: Path, category: str, workdir: str, *options: str, accelerator: bool = False
+) -> dict[str, Any]:
     command = [
-        *(sys.executable, "-m", "tests.programs", *first, "--config=tests/small_run.py"),
+        *(sys.executable, "-m", "tests.programs", *["accelerator"] * accelerator),
+        "--config=tests/small_run.py",
         *(
             "--config.train.steps=60",
             "--config.scoring.memory=true",
@@ -26,6 +31,7 @@ def launch(place: Path, category: str, workdir: str, *first: str) -> dict[str, A
         ),
         *(f"--data_dir={place / 'data'}", f"--weights_dir={place / 'weights'}"),
         f"--workdir={place / workdir}",
+        *options,
     ]
     environment = {**os.environ, "PFM_JAX_CACHE": str(place / "cache"), "JAX_PLATFORMS": "cpu"}
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
@@ -51,11 +57,23 @@ def test_few_programs_serve_all_data_sets_and_the_next_process(tmp_path: Path) -
     assert results[0].read_text() == results[1].read_text()
 
 
-def test_what_is_compiled_ahead_is_what_runs(tmp_path: Path) -> None:
-    """The programs are found in the cache when they are called, to the last detail."""
+def test_an_accelerator_compiles_ahead_what_runs_and_finds_the_same(tmp_path: Path) -> None:
+    """The programs are found in the cache when they are called, to the last detail. Seeds train as
+    a group there, images come in other batches, and metrics are the device's.
+    """
     make_category(tmp_path / "data" / "a", good=11, bad=4)
     make_weights(tmp_path / "weights", "resnet18", "resnet18_caffe")
-    names = launch(tmp_path, "a", "ahead", "ahead")["names"]
+    exact = "--config.train.precision=float32", "--config.scoring.precision=float32"
+    names = launch(tmp_path, "a", "ahead", *exact, accelerator=True)["names"]
     ahead = "steps_on_device", "fit_on_device", "choose", "score_batch", "judge"
     assert {f"jit({name})" for name in ahead} <= set(names)
     assert len(names) == len(set(names)), f"compiled ahead, and once more: {names}"
+    assert "jit(_areas)" in names
+    launch(tmp_path, "a", "cpu", *exact)
+    for seed in ("seed_0", "seed_1"):
+        one, other = (
+            json.loads((tmp_path / place / seed / "a" / "metrics.json").read_text())
+            for place in ("ahead", "cpu")
+        )
+        for name in ("image_auroc", "pixel_auroc", "pro_auc"):
+            assert one[name] == pytest.approx(other[name], abs=2e-3), name
