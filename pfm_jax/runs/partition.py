@@ -47,9 +47,9 @@ def partition(runs: Sequence[RunFolder], networks: Networks) -> list[list[RunFol
 
     A part needs memory for three copies of each state and, if those of every data set fit by
     themselves, for its features; and for as much of both as any other part, whose programs it
-    shares. Runs that train together have as many steps. On a
-    CPU only the seeds of one category do: arithmetic is the limit there, and more features in
-    memory gain nothing. Baselines run one by one.
+    shares. Runs that train together have as many steps. On a CPU only the seeds of one category do:
+    arithmetic is the limit there, and more features in memory gain nothing. Baselines run one by
+    one.
     """
     config = runs[0].config
     if config.baseline is not None:
