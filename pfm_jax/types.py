@@ -3,10 +3,10 @@
 Shapes are written `[B, H, W, C]`: batch, height, width, channels; `N` images of a split; `P`
 positions. A *stage* is a named output of a backbone: of a convolutional one the name of the ResNet
 stage of the same stride, `"conv2_x"` (stride 4), `"conv3_x"` (8), `"conv4_x"` (16); of a vision
-transformer a block or the mean of several, `"7"`, `"4-7"`. A *level* is a pair of stages that are
-mapped to each other: `"SOURCE:TARGET"`, or the one name of both; `"SOURCE>TARGET"` is mapped in one
-direction only, and `"SOURCE<TARGET"` in the other. A *direction* of mapping is `"forward"` (source
-to target) or `"backward"`.
+transformer a block or the mean of several, `"7"`, `"4-7"`, or either minus the class token,
+`"4-7-cls"`. A *level* is a pair of stages that are mapped to each other: `"SOURCE:TARGET"`, or the
+one name of both; `"SOURCE>TARGET"` is mapped in one direction only, and `"SOURCE<TARGET"` in the
+other. A *direction* of mapping is `"forward"` (source to target) or `"backward"`.
 """
 
 from __future__ import annotations

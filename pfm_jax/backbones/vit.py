@@ -1,8 +1,8 @@
 """Vision transformers: supervised (Dosovitskiy et al., 2021), DINOv2 and DINOv3 (2023, 2025).
 
 A stage is a block's output, `"7"`, or the mean of several, `"4-7"`, as features `[B, h, w, C]` of
-the patches, before the final norm. Blocks are counted from 0; those after the last that is needed
-are not part of the network.
+the patches, before the final norm; `"4-7-cls"` is that minus the class token. Blocks are counted
+from 0; those after the last that is needed are not part of the network.
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ DINOV3 = {
 }
 SPECS = SUPERVISED | DINOV2 | DINOV3
 NAMES = tuple(SPECS)
+
+LESS_CLASS = "-cls"
+"""Suffix of a stage from which the class token is subtracted."""
 
 Rotation = tuple[Array, Array]
 """Sine and cosine, float32 `[P, head width]`, by which queries and keys of P patches are turned."""
@@ -181,7 +184,9 @@ class VisionTransformer(nn.Module):
         for index in range(1 + max(group[-1] for group in wanted.values())):
             tokens = Block(spec, name=f"blocks_{index}")(tokens, rotation)
             for stage in (stage for stage, group in wanted.items() if index in group):
-                sums[stage] = sums.get(stage, 0) + tokens[:, 1 + spec.registers :]
+                own = tokens[:, 1 + spec.registers :]
+                own = own - tokens[:, :1] if stage.endswith(LESS_CLASS) else own
+                sums[stage] = sums.get(stage, 0) + own
         shape = batch, height, width, channels
         return {stage: (sums[stage] / len(wanted[stage])).reshape(shape) for stage in self.outputs}
 
@@ -205,11 +210,12 @@ def resized(positions: Array, grid: tuple[int, int], spec: Spec) -> Array:
 
 def blocks(stage: str) -> range:
     """Blocks whose mean is a stage. Raises InputError if the name is none of a stage."""
-    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", stage)
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", stage.removesuffix(LESS_CLASS))
     found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
     if not found:
         raise InputError(
-            f"{stage!r} is no stage of a transformer; name a block, 7, or several, 4-7"
+            f"{stage!r} is no stage of a transformer; name a block, 7, or several, 4-7, "
+            "or either minus the class token, 4-7-cls"
         )
     return found
 

@@ -72,6 +72,24 @@ def test_blocks_agree_with_timm(name: str):
             assert error < TOLERANCE, key
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "dinov2_vits14_reg"])
+def test_the_class_token_of_the_same_blocks_is_subtracted(name: str) -> None:
+    """Against the blocks' own tokens."""
+    backbone, spec = backbones.get(name, ("0-1", "0-1-cls", "1-cls")), vit.SPECS[name]
+    params = weights.convert(backbone, published(backbone), Path("seeded"))
+    images = seeded_images((2, 4 * spec.patch, 3 * spec.patch, 3))
+    found, seen = backbone.module.apply(
+        params, images, capture_intermediates=lambda module, _: isinstance(module, vit.Block)
+    )
+    tokens = [
+        np.asarray(seen["intermediates"][f"blocks_{index}"]["__call__"][0]) for index in (0, 1)
+    ]
+    less = [own[:, 1 + spec.registers :] - own[:, :1] for own in tokens]
+    for stage, expected in (("1-cls", less[1]), ("0-1-cls", np.mean(less, 0))):
+        np.testing.assert_allclose(found[stage].reshape(expected.shape), expected, atol=1e-5)
+    assert not np.allclose(found["0-1"], found["0-1-cls"])
+
+
 @pytest.mark.parametrize("key", POSITIONS.files[2:])
 def test_position_embeddings_are_resized_as_torch_does(key: str):
     how, grid = key.split("/")
@@ -192,6 +210,8 @@ def test_dinov3_in_the_layout_of_its_publishers():
         ("12", "has no stage '12'; its blocks are 0 to 11"),
         ("3-12", "has no stage '3-12'"),
         ("7-4", "'7-4' is no stage of a transformer"),
+        ("3-12-cls", "has no stage '3-12-cls'"),
+        ("4-cls-7", "'4-cls-7' is no stage of a transformer"),
         ("conv4_x", "'conv4_x' is no stage of a transformer; name a block, 7, or several, 4-7"),
     ],
 )
