@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference.detector import Detector, Model, Record, assemble
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
-from pfm_jax.system.compilation import keep_programs
+from pfm_jax.runs.programs import Lower, lowered_to_fit
+from pfm_jax.system import compilation
 from pfm_jax.training import loop, memory
 from pfm_jax.training.checkpoint import versions
 from pfm_jax.types import Example
@@ -45,7 +46,7 @@ def fit(
     """
     config = config or Config()
     validate(config)
-    keep_programs()
+    compilation.keep_programs()
     given = examples(images, config.data.value_range)  # once: a generator is consumed
     if ignored is not None:
         ignored = to_ignore(np.asarray(ignored), "ignored")
@@ -55,16 +56,22 @@ def fit(
     if normal is not None:
         train, held_out = shots, examples(normal, config.data.value_range)
     networks, weights = load_networks(config.networks, config.levels, weights_dir)
-    model = _model(networks, train, config)
+    model = _model(networks, train, config, ignoring=ignored is not None)
     origin = {"weights": weights, "num_images": len(train), "versions": versions()}
     return make_detector(networks, model, config, held_out, origin, ignored)
 
 
-def _model(networks: Networks, train: Sequence[Example], config: Config) -> Model:
+def _model(
+    networks: Networks, train: Sequence[Example], config: Config, *, ignoring: bool
+) -> Model:
     if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
     problem = learning.make_problem(config)
-    cached = learning.build_cache(config, networks, train)
+    programs: Iterable[Lower] = ()
+    if problem.objective is None:
+        programs = lowered_to_fit(config, networks, len(train), ignoring=ignoring)
+    with compilation.ahead(programs):
+        cached = learning.build_cache(config, networks, train)
     fresh = learning.fresh_state(config, networks, len(train))
     (state,), _ = loop.train([fresh], cached, problem)
     candidates = cached.candidates

@@ -10,7 +10,8 @@ import numpy as np
 from jax.stages import Lowered
 
 from pfm_jax.backbones.networks import Networks
-from pfm_jax.evaluation.evaluate import apart, judge
+from pfm_jax.config import Config
+from pfm_jax.evaluation.evaluate import Combinations, apart, judge
 from pfm_jax.inference.detector import Record, score_batch, shapes
 from pfm_jax.model import patches
 from pfm_jax.runs import learning
@@ -26,24 +27,35 @@ def lowered(
     runs: Sequence[RunFolder], networks: Networks, num_images: int, room: Room
 ) -> Iterator[Lower]:
     """Functions that lower what follows the features of `num_images`: training and what is
-    expected, where features stay on the device, the memory, scoring. As they run on one device.
+    expected, where features stay on the device, the memory, scoring and judging.
     """
-    yield from _training(runs, networks, num_images, room)
-    yield from _scoring(runs[0], networks)
+    config, combinations = runs[0].config, runs[0].combinations
+    ignoring = any(one.dataset.ignored is not None for one in runs[0].evaluated)
+    yield from _training(config, networks, num_images, len(runs), room)
+    yield from _scoring(config, networks, ignoring, combinations)
+
+
+def lowered_to_fit(
+    config: Config, networks: Networks, num_images: int, *, ignoring: bool
+) -> Iterator[Lower]:
+    """Functions that lower the same for one run without a folder, which nothing judges."""
+    room = Room(0, cache.capacity(num_images), 1)
+    yield from _training(config, networks, num_images, 1, room)
+    yield from _scoring(config, networks, ignoring)
 
 
 def _training(
-    runs: Sequence[RunFolder], networks: Networks, num_images: int, room: Room
+    config: Config, networks: Networks, num_images: int, num_runs: int, room: Room
 ) -> Iterator[Lower]:
-    config, problem = runs[0].config, runs[0].problem
-    count = jax.ShapeDtypeStruct((), np.int32)
+    problem, count = learning.make_problem(config), jax.ShapeDtypeStruct((), np.int32)
     state = jax.eval_shape(lambda: learning.fresh_state(config, networks, 1))
-    size = groups.group_size(len(runs), room.runs)
-    group = jax.eval_shape(groups.stack, [state] * size) if size else state
+    size = groups.group_size(num_runs, room.runs)
     rows: Any = cache.room_shapes(networks, num_images, problem.tiles, config.levels, room.cached)
     if cache.choose_place(devices.tree_bytes(rows)) == "device":
+        group = groups.group_shapes(state, size)
+        rows, one = groups.shared_shapes((rows, state), size)
         yield lambda: loop.steps_on_device.lower(group, rows, count, problem)
-        yield lambda: expectation.fit_on_device.lower(state, rows, problem)
+        yield lambda: expectation.fit_on_device.lower(one, rows, problem)
     if spec := patches.memory_spec(config):
         _, _, width, _, channels = patches.memory_shape(networks, spec).shape
         images = max(room.candidates, patches.KEPT)
@@ -51,16 +63,19 @@ def _training(
         yield lambda: memory.choose.lower(row, count)
 
 
-def _scoring(run: RunFolder, networks: Networks) -> Iterator[Lower]:
-    config, size = run.config, run.config.data.image_size
-    images = jax.ShapeDtypeStruct((devices.batch_size(), size, size, 3), np.uint8)
-    ignoring = any(one.dataset.ignored is not None for one in run.evaluated)
-    detector = shapes(networks, Record(config), ignoring=ignoring)
-    parts = apart(config, run.combinations)
+def _scoring(
+    config: Config, networks: Networks, ignoring: bool, combinations: Combinations | None = None
+) -> Iterator[Lower]:
+    images = devices.batch_shape(config.data.image_size)
+    like = shapes(networks, Record(config), ignoring=ignoring)
+    detector = devices.placed_shapes(like)
+    yield lambda: score_batch.lower(detector, images)
+    if combinations is None or len(devices.devices()) > 1:  # whose maps XLA places as it likes
+        return
+    parts = apart(config, combinations)
 
     def judging() -> Lowered:
         maps = jax.eval_shape(score_batch, detector, images)
         return judge.lower(maps, parts, config.scoring, detector.ignored)
 
-    yield lambda: score_batch.lower(detector, images)
     yield judging

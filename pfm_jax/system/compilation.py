@@ -71,8 +71,7 @@ def ahead(programs: Iterable[Callable[[], Lowered]]) -> Iterator[None]:
     """Lowers and compiles programs in threads during the block, whose end waits for them.
 
     They are found in the persistent cache when they are called. Does nothing without one, for
-    several devices or processes (whose programs are lowered with their arrays' sharding), and on a
-    CPU, whose cores have enough to do.
+    several processes, and on a CPU, whose cores have enough to do.
     """
     if not pays_ahead():
         yield
@@ -88,4 +87,4 @@ def ahead(programs: Iterable[Callable[[], Lowered]]) -> Iterator[None]:
 def pays_ahead() -> bool:
     """Whether `ahead` compiles anything."""
     kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    return bool(kept) and jax.device_count() == 1 and jax.default_backend() != "cpu"
+    return bool(kept) and jax.process_count() == 1 and jax.default_backend() != "cpu"

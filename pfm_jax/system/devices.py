@@ -92,6 +92,22 @@ def _replicate(array: Array | np.ndarray) -> Array:
     return jax.make_array_from_process_local_data(_sharding(), np.asarray(array))
 
 
+def placed_shapes(tree: Tree, sharding: NamedSharding | None = None) -> Tree:
+    """Adds to shapes in a pytree how `replicate` places their arrays, or another sharding."""
+
+    def one(leaf: Any) -> Any:
+        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        return leaf.update(sharding=sharding or _sharding()) if is_shape else leaf
+
+    return jax.tree.map(one, tree) if len(devices()) > 1 else tree
+
+
+def batch_shape(size: int) -> jax.ShapeDtypeStruct:
+    """Shape of a full batch of square images, uint8, as `shard_batch` shards it."""
+    shape = jax.ShapeDtypeStruct((batch_size(), size, size, 3), np.uint8)
+    return placed_shapes(shape, _sharding(DATA_AXIS))
+
+
 @functools.cache
 def _copy(sharding: NamedSharding) -> Callable[[Array], Array]:
     return jax.jit(lambda array: array, out_shardings=sharding)

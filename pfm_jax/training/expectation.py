@@ -47,9 +47,8 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
     InputError: it is not finite.
     """
     if cache.place == "device":
-        place, here = jax.tree.leaves(cache.rows)[0].sharding, state
-        if place.device_set != state.step.sharding.device_set:
-            here = jax.device_put(state, place)
+        place = jax.tree.leaves(cache.rows)[0].sharding
+        here = state if state.step.sharding == place else jax.device_put(state, place)
         expected = fit_on_device(here, cache.rows, problem)
     else:
         folded, moments = devices.replicate(fold(devices.fetch(state.heads))), None

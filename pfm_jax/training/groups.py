@@ -54,6 +54,19 @@ def replicated(cache: FeatureCache, size: int) -> FeatureCache:
     return dataclasses.replace(cache, rows=rows)
 
 
+def group_shapes(state: TrainState, size: int) -> TrainState:
+    """Shapes of a group of a size, of those of a run by itself, as `grouped` places it."""
+    if not size:
+        return devices.placed_shapes(state)
+    group: TrainState = jax.eval_shape(stack, [state] * size)
+    return devices.placed_shapes(group, _sharding(size, devices.RUNS_AXIS))
+
+
+def shared_shapes(tree: Any, size: int) -> Any:
+    """Shapes of arrays that all runs of a group share; see `replicated`."""
+    return devices.placed_shapes(tree, _sharding(size) if size else None)
+
+
 def unstack(group: TrainState) -> list[TrainState]:
     """Splits a group, or a run by itself, into its runs, each replicated."""
     group = devices.replicate(group)
@@ -68,7 +81,9 @@ def _unstacked(group: TrainState) -> list[TrainState]:
 def _placed(tree: Any, size: int, *axes: str) -> Any:
     """Puts arrays on the devices that share a group; on a single one as they are, so that the
     program is the one that was compiled ahead."""
-    mesh = devices.runs_mesh(size)
-    if mesh.size == 1:
-        return devices.replicate(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+    sharding = _sharding(size, *axes)
+    return devices.replicate(tree) if sharding.mesh.size == 1 else jax.device_put(tree, sharding)
+
+
+def _sharding(size: int, *axes: str) -> NamedSharding:
+    return NamedSharding(devices.runs_mesh(size), PartitionSpec(*axes))
