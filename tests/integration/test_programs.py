@@ -18,7 +18,7 @@ MOST_PROGRAMS = 8
 
 
 def programs(place: Path, *arguments: str, accelerators: int = 0) -> dict[str, Any]:
-    """What `tests.programs` prints, with a cache of programs in `place`."""
+    """Runs `tests.programs`, with a cache of programs in `place`, and reads what it prints."""
     passing = [f"accelerators={accelerators}"] * bool(accelerators)
     command = [sys.executable, "-m", "tests.programs", *passing, *arguments]
     environment = {**os.environ, "PFM_JAX_CACHE": str(place / "cache"), "JAX_PLATFORMS": "cpu"}
