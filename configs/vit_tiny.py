@@ -22,6 +22,11 @@ def get_config() -> Config:
             learning_rate=dict.fromkeys(LEVELS, 4e-3),
         ),
         # The finer level is divided by its own mean, the other by what is expected: where both are,
-        # small defects are lost; where neither is, missing parts.
-        scoring=ScoringConfig(relative={LEVELS[0]: 1.0}, weights={LEVELS[0]: 1.75, MEMORY: 2.0}),
+        # small defects are lost; where neither is, missing parts. Maps of 16 x 16 positions are
+        # smooth already.
+        scoring=ScoringConfig(
+            relative={LEVELS[0]: 1.0},
+            weights={LEVELS[0]: 1.75, MEMORY: 2.0},
+            smoothing=1 / 112,
+        ),
     )
