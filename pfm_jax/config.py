@@ -111,6 +111,7 @@ class TrainConfig:
         precision: operand type of the heads' products, `"float32"`, `"bfloat16"`, or `"auto"` for
             bfloat16 where the device has units for it. Everything else is float32.
         checkpoint_every: steps between checkpoints.
+        checkpoint_seconds: time that has to pass between them, at least.
     """
 
     sampling: str = "positions"
@@ -125,6 +126,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     precision: str = "auto"
     checkpoint_every: int = 250
+    checkpoint_seconds: float = 10.0
 
     __hash__ = _by_value
 

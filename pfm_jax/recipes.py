@@ -199,7 +199,8 @@ def _check_train(train: TrainConfig, levels: tuple[str, ...]) -> None:
         _check(positive, f"train.{field}", values, "positive and finite")
     _check(0 <= train.warmup < 1, "train.warmup", train.warmup, "from 0 to below 1")
     _check(0 <= train.beta2 < 1, "train.beta2", train.beta2, "from 0 to below 1")
-    _check(train.weight_decay >= 0, "train.weight_decay", train.weight_decay, "zero or more")
+    for field in ("weight_decay", "checkpoint_seconds"):
+        _check(getattr(train, field) >= 0, f"train.{field}", getattr(train, field), "zero or more")
 
 
 def _check_scoring(scoring: ScoringConfig) -> None:

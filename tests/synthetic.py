@@ -99,6 +99,7 @@ def small_config(**train: Any) -> Config:
         "positions": dict.fromkeys(LEVELS, 64),
         "steps": 30,
         "checkpoint_every": 10,
+        "checkpoint_seconds": 0.0,
         "learning_rate": dict.fromkeys(LEVELS, 1e-2),
     }
     return Config(

@@ -32,7 +32,8 @@ def measure(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> dic
     images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)
-    group, steps = state, np.int32(loop.STEPS_PER_CALL)
+    group, count = state, loop.steps_per_call()
+    steps = np.int32(count)
     if runs > 1:
         group = stack([state] * devices.even_runs(runs))
     cold, cached, program = compiled(
@@ -43,7 +44,7 @@ def measure(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> dic
         start = time.perf_counter()
         group, losses, _ = program(group, rows, steps)
         jax.block_until_ready(losses)
-        seconds.append((time.perf_counter() - start) / loop.STEPS_PER_CALL)
+        seconds.append((time.perf_counter() - start) / count)
     step = float(np.median(seconds[1:]))
     return {"compile_seconds": cold, "cached_seconds": cached, "step_seconds": step}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,9 +22,6 @@ from pfm_jax.training.groups import group_size, grouped, replicated, unstack
 from pfm_jax.training.step import Losses, TrainState, step
 from pfm_jax.types import Batch, Features, InputError
 
-STEPS_PER_CALL = 25
-"""At most, between two looks at the losses."""
-
 GATHER_BYTES = 2**28
 """Bytes gathered at a time from a cache on host or disk."""
 
@@ -34,20 +32,25 @@ Save = Callable[[int, TrainState, dict[str, np.ndarray]], None]
 """Number of a run, its state, and level -> losses `[steps]` since it was saved last."""
 
 
+def steps_per_call() -> int:
+    """Steps between two looks at the losses, at most. An accelerator waits while the host looks."""
+    return 25 if jax.default_backend() == "cpu" else 100
+
+
 def _steps(
     state: TrainState,
     batch_at: Callable[[Array, TrainState], Batch],
     count: Array,
     problem: Problem,
 ) -> Stepped:
-    """Runs `count` steps, an array, of one run; losses are `[STEPS_PER_CALL]`, the rest zero."""
+    """Runs `count` steps, an array, of one run; losses are `[steps_per_call()]`, the rest zero."""
 
     def body(index: Array, carry: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
         state, losses = carry
         state, found = step(state, batch_at(index, state), problem)
         return state, {k: values.at[index].set(found[k]) for k, values in losses.items()}
 
-    losses = {level: jnp.zeros(STEPS_PER_CALL) for level in problem.levels}
+    losses = {level: jnp.zeros(steps_per_call()) for level in problem.levels}
     state, losses = lax.fori_loop(0, count, body, (state, losses))
     held = {"heads": state.heads, "optimizer": state.opt_state}
     return state, losses, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), held)
@@ -55,9 +58,9 @@ def _steps(
 
 @functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
 def steps_on_device(group: TrainState, rows: Features, count: Array, problem: Problem) -> Stepped:
-    """Runs up to `STEPS_PER_CALL` steps on features that are on the device, as one loop.
+    """Runs up to `S = steps_per_call()` steps on features that are on the device, as one loop.
 
-    `group` may be a single run. Losses are `[G, STEPS_PER_CALL]` or `[STEPS_PER_CALL]`, of which
+    `group` may be a single run. Losses are `[G, S]` or `[S]`, of which
     the first `count`, int32, were computed.
     """
     alone, capacity = group.step.ndim == 0, sampling.cached_tiles(rows, problem)
@@ -96,10 +99,10 @@ def _advance(
 ) -> tuple[TrainState, dict[str, np.ndarray], Any]:
     """Runs steps of a group or a single run; losses are `[G, steps]`. See `Stepped`."""
     runs, parts = np.size(group.step), []
-    at_once = STEPS_PER_CALL
+    at_once = steps_per_call()
     if cache.place != "device":
         wanted = GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem))
-        at_once = max(1, min(STEPS_PER_CALL, wanted))
+        at_once = max(1, min(at_once, wanted))
     for start in range(0, steps, at_once):
         count = min(at_once, steps - start)
         if cache.place == "device":
@@ -123,19 +126,20 @@ def train(
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs, all at the same step and of as many steps, together to the last one.
 
-    `save` is called about every `checkpoint_every` steps and at the end. Once `stopping`
-    is true, on all processes, all runs are saved and returned as far as they are. See `group_size`
-    for `room`.
+    `save` is called about every `checkpoint_every` steps, if they took `checkpoint_seconds`, and at
+    the end. Once `stopping` is true, on all processes, all runs are saved and returned as far as
+    they are. See `group_size` for `room`.
 
     Returns the states, and level -> loss of every step done `[G, steps]`. The buffers of the given
     states are donated. Raises InputError: a loss or a parameter that is not finite; such a state is
     not saved.
     """
     total, done = int(states[0].extent.total_steps), int(states[0].step)
-    length = min(STEPS_PER_CALL, every := problem.train.checkpoint_every)
+    length = min(steps_per_call(), every := problem.train.checkpoint_every)
     count, size = len(states), group_size(len(states), room)
     groups, cache = grouped(states, size), replicated(cache, size)
     del states
+    saved = time.monotonic()
     curves, stopped = [_Curve() for _ in groups], stopping()
     with tqdm(desc="training", total=total, initial=done, unit="step", disable=None) as bar:
         bar.set_postfix_str("compiling")
@@ -149,8 +153,9 @@ def train(
             done += steps
             bar.set_postfix({k: f"{v.mean():.2e}" for k, v in curves[0].since(-1).items()})
             bar.update(steps)
-            if done < total and (stopped or done % every < steps):
+            if done < total and (stopped or (done % every < steps and _is_due(saved, problem))):
                 _save([unstack(group)[:count] for group in groups], curves, save)
+                saved = time.monotonic()
     runs = [unstack(group)[:count] for group in groups]
     del groups  # a state is three times its parameters
     if done == total and problem.objective is None:
@@ -197,6 +202,12 @@ def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save) -> Non
             devices.release_memory()
             curve.saved = len(curve.parts)
         first += len(group)
+
+
+def _is_due(saved: float, problem: Problem) -> bool:
+    """Whether states may be saved again; all processes agree, since they save together."""
+    due = time.monotonic() - saved >= problem.train.checkpoint_seconds
+    return due if devices.process_count() == 1 else devices.any_process(due)
 
 
 def _check_finite(finite: Any, step: Array | int) -> None:

@@ -90,6 +90,7 @@ def test_latent_sizes_are_those_of_table_2() -> None:
         ("train.epochs", -1),
         ("train.batch_size", 0),
         ("train.checkpoint_every", 0),
+        ("train.checkpoint_seconds", -1.0),
         ("train.weight_decay", -1e-5),
     ],
 )

@@ -81,6 +81,25 @@ def test_expected_residuals_that_are_not_finite_are_not_saved(sources: Sources) 
     assert not saved
 
 
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, [10, 20, 30]), (3600.0, [30])])
+def test_steps_that_take_no_time_are_not_saved_between(
+    seconds: float, steps: list[int], sources: Sources
+) -> None:
+    config = small_config(checkpoint_seconds=seconds)
+    networks, _ = load_networks(config.networks, config.levels, sources.weights_dir)
+    images = load_dataset(config, "grid", sources).train
+    rows = learning.build_cache(config, networks, images)
+    saved: list[int] = []
+
+    def save(_: int, state: TrainState, losses: dict[str, np.ndarray]) -> None:
+        saved.append(int(state.step))
+        assert sum(map(len, losses.values())) == len(losses) * np.diff([0, *saved])[-1]
+
+    fresh = learning.fresh_state(config, networks, len(images))
+    loop.train([fresh], rows, mapping_problem(config), save)
+    assert saved == steps
+
+
 def test_a_stop_in_the_last_call_ends_as_without_it(sources: Sources) -> None:
     """The residuals to expect are fitted before the last state is saved."""
     config = small_config()
