@@ -32,7 +32,7 @@ def measure(config: Config, weights_dir: str, cache: Path, runs: int = 1) -> dic
     images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
     found = features.extract(networks, images, config.levels)
     rows = jax.tree.map(lambda f: f.reshape(-1, f.shape[-1]).astype(jnp.float16), found)
-    group, count = state, loop.steps_per_call()
+    group, count = state, loop.steps_per_call(problem)
     steps = np.int32(count)
     if runs > 1:
         group = stack([state] * devices.even_runs(runs))

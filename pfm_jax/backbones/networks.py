@@ -55,6 +55,15 @@ def network_shapes(outputs: list[tuple[str, list[str]]], neighbourhood: int) -> 
     return Networks(source, target[0] if target else None, neighbourhood)
 
 
+def stages_used(config: NetworksConfig, levels: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Name of each network -> its stages in some levels."""
+    used: dict[str, set[str]] = {config.source: set(), config.target: set()}
+    for level in levels:
+        for name, stage in zip((config.source, config.target), stages(level), strict=True):
+            used[name].add(stage)
+    return {name: tuple(sorted(some)) for name, some in used.items()}
+
+
 def load_networks(
     config: NetworksConfig, levels: Iterable[str], weights_dir: str | None = None
 ) -> tuple[Networks, dict[str, str]]:
@@ -63,11 +72,7 @@ def load_networks(
 
     Raises InputError; see `weights.load`.
     """
-    used: dict[str, set[str]] = {config.source: set(), config.target: set()}
-    for level in levels:
-        for name, stage in zip((config.source, config.target), stages(level), strict=True):
-            used[name].add(stage)
-    wanted = {name: tuple(sorted(some)) for name, some in used.items()}
+    wanted = stages_used(config, levels)
     if config.pretrained:
         loaded = [weights.load(name, weights_dir, some) for name, some in wanted.items()]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pfm_jax.datasets.masks import to_ignore
 from pfm_jax.inference.detector import Detector, Model, Record, assemble
 from pfm_jax.recipes import validate
 from pfm_jax.runs import learning
-from pfm_jax.runs.programs import Lower, lowered_to_fit
+from pfm_jax.runs.programs import lowered_to_fit
 from pfm_jax.system import compilation
 from pfm_jax.training import loop, memory
 from pfm_jax.training.checkpoint import versions
@@ -67,10 +67,7 @@ def _model(
     if not learning.is_trained(config):
         return baselines.fit(networks, train, config)
     problem = learning.make_problem(config)
-    programs: Iterable[Lower] = ()
-    if problem.objective is None:
-        programs = lowered_to_fit(config, networks, len(train), ignoring=ignoring)
-    with compilation.ahead(programs):
+    with compilation.ahead(lowered_to_fit(config, networks, len(train), ignoring=ignoring)):
         cached = learning.build_cache(config, networks, train)
     fresh = learning.fresh_state(config, networks, len(train))
     (state,), _ = loop.train([fresh], cached, problem)

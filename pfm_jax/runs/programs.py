@@ -27,7 +27,7 @@ def lowered(
     runs: Sequence[RunFolder], networks: Networks, num_images: int, room: Room
 ) -> Iterator[Lower]:
     """Functions that lower what follows the features of `num_images`: training and what is
-    expected, where features stay on the device, the memory, scoring and judging.
+    expected, where features stay on the device, the memory, scoring and, on one device, judging.
     """
     config, combinations = runs[0].config, runs[0].combinations
     ignoring = any(one.dataset.ignored is not None for one in runs[0].evaluated)
@@ -38,8 +38,12 @@ def lowered(
 def lowered_to_fit(
     config: Config, networks: Networks, num_images: int, *, ignoring: bool
 ) -> Iterator[Lower]:
-    """Functions that lower the same for one run without a folder, which nothing judges."""
-    room = Room(0, cache.capacity(num_images), 1)
+    """Functions that lower the programs of a run without a folder, which is not judged; none for a
+    baseline. See `lowered`.
+    """
+    if config.baseline is not None:
+        return
+    room = Room(cached=0, candidates=cache.capacity(num_images), runs=1)
     yield from _training(config, networks, num_images, 1, room)
     yield from _scoring(config, networks, ignoring)
 
@@ -70,7 +74,8 @@ def _scoring(
     like = shapes(networks, Record(config), ignoring=ignoring)
     detector = devices.placed_shapes(like)
     yield lambda: score_batch.lower(detector, images)
-    if combinations is None or len(devices.devices()) > 1:  # whose maps XLA places as it likes
+    # XLA places maps on several devices as it likes.
+    if combinations is None or len(devices.devices()) > 1:
         return
     parts = apart(config, combinations)
 

@@ -73,7 +73,8 @@ def ahead(programs: Iterable[Callable[[], Lowered]]) -> Iterator[None]:
     They are found in the persistent cache when they are called. Does nothing without one, for
     several processes, and on a CPU, whose cores have enough to do.
     """
-    if not pays_ahead():
+    kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if not kept or jax.process_count() > 1 or jax.default_backend() == "cpu":
         yield
         return
     with ThreadPoolExecutor() as pool:
@@ -82,9 +83,3 @@ def ahead(programs: Iterable[Callable[[], Lowered]]) -> Iterator[None]:
         for one in tqdm(waiting, "compiling", unit="program", disable=None):
             if error := one.exception():  # the call itself will tell, if it fails too
                 log.warning("a program was not compiled ahead: %s", error)
-
-
-def pays_ahead() -> bool:
-    """Whether `ahead` compiles anything."""
-    kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    return bool(kept) and jax.process_count() == 1 and jax.default_backend() != "cpu"

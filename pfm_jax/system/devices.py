@@ -53,6 +53,8 @@ def barrier(name: str) -> None:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process; all of them wait for the answer."""
+    if process_count() == 1:
+        return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 

@@ -25,9 +25,10 @@ def deferred() -> Iterator[Callable[[], bool]]:
         return
 
     def stopping() -> bool:
-        if devices.process_count() > 1 and devices.any_process(bool(received)):
+        # The answer is common to all: a signal that comes meanwhile is for the next time.
+        if stop := devices.any_process(bool(received)):
             received.append(signal.SIGTERM)
-        return bool(received)
+        return stop
 
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:

@@ -125,14 +125,14 @@ class Checkpoints:
         needed, free = 1.5 * devices.tree_bytes(state), shutil.disk_usage(self.folder).free
         if free < needed:  # before Orbax begins, whose threads would fail at length
             raise self._unwritten(f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
-        # On the host: of arrays on several devices Orbax writes a slice each, by a program each.
-        held = devices.fetch(state)
+        # On the host: Orbax slices arrays on several devices, and compiles a program for each.
+        held = jax.device_get(state)
         about = {**provenance.to_json(), "sha256": fingerprint(named(held))}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(held), provenance=ocp.args.JsonSave(about)
         )
         with self._written():
-            self._manager.save(int(state.step), args=args)
+            self._manager.save(int(held.step), args=args)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

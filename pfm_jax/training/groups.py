@@ -50,21 +50,21 @@ def replicated(cache: FeatureCache, size: int) -> FeatureCache:
     """Replicates a cache on the device over the devices that share a group of a size."""
     if cache.place != "device":
         return cache
-    rows = _placed(cache.rows, size) if size else devices.replicate(cache.rows)
-    return dataclasses.replace(cache, rows=rows)
+    return dataclasses.replace(cache, rows=_placed(cache.rows, size))
 
 
 def group_shapes(state: TrainState, size: int) -> TrainState:
-    """Shapes of a group of a size, of those of a run by itself, as `grouped` places it."""
-    if not size:
-        return devices.placed_shapes(state)
-    group: TrainState = jax.eval_shape(stack, [state] * size)
+    """Shapes and sharding of a group of a size, or of a run by itself; see `grouped`.
+
+    `state`: shapes of one run.
+    """
+    group: TrainState = jax.eval_shape(stack, [state] * size) if size else state
     return devices.placed_shapes(group, _sharding(size, devices.RUNS_AXIS))
 
 
 def shared_shapes(tree: Any, size: int) -> Any:
-    """Shapes of arrays that all runs of a group share; see `replicated`."""
-    return devices.placed_shapes(tree, _sharding(size) if size else None)
+    """Shapes and sharding of arrays that all runs of a group share; see `replicated`."""
+    return devices.placed_shapes(tree, _sharding(size))
 
 
 def unstack(group: TrainState) -> list[TrainState]:
@@ -82,8 +82,10 @@ def _placed(tree: Any, size: int, *axes: str) -> Any:
     """Puts arrays on the devices that share a group; on a single one as they are, so that the
     program is the one that was compiled ahead."""
     sharding = _sharding(size, *axes)
-    return devices.replicate(tree) if sharding.mesh.size == 1 else jax.device_put(tree, sharding)
+    return jax.device_put(tree, sharding) if sharding else devices.replicate(tree)
 
 
-def _sharding(size: int, *axes: str) -> NamedSharding:
-    return NamedSharding(devices.runs_mesh(size), PartitionSpec(*axes))
+def _sharding(size: int, *axes: str) -> NamedSharding | None:
+    """Sharding over the devices that share a group; None for one device, or a run by itself."""
+    mesh = devices.runs_mesh(size) if size else None
+    return NamedSharding(mesh, PartitionSpec(*axes)) if mesh and mesh.size > 1 else None

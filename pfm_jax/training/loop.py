@@ -32,9 +32,10 @@ Save = Callable[[int, TrainState, dict[str, np.ndarray]], None]
 """Number of a run, its state, and level -> losses `[steps]` since it was saved last."""
 
 
-def steps_per_call() -> int:
+def steps_per_call(problem: Problem) -> int:
     """Steps between two looks at the losses, at most. An accelerator waits while the host looks."""
-    return 25 if jax.default_backend() == "cpu" else 100
+    most = 25 if jax.default_backend() == "cpu" else 100
+    return min(most, problem.train.checkpoint_every)
 
 
 def _steps(
@@ -43,14 +44,14 @@ def _steps(
     count: Array,
     problem: Problem,
 ) -> Stepped:
-    """Runs `count` steps, an array, of one run; losses are `[steps_per_call()]`, the rest zero."""
+    """Runs `count` steps, an array, of one run; losses are `[S]`, the rest zero."""
 
     def body(index: Array, carry: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
         state, losses = carry
         state, found = step(state, batch_at(index, state), problem)
         return state, {k: values.at[index].set(found[k]) for k, values in losses.items()}
 
-    losses = {level: jnp.zeros(steps_per_call()) for level in problem.levels}
+    losses = {level: jnp.zeros(steps_per_call(problem)) for level in problem.levels}
     state, losses = lax.fori_loop(0, count, body, (state, losses))
     held = {"heads": state.heads, "optimizer": state.opt_state}
     return state, losses, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), held)
@@ -58,10 +59,10 @@ def _steps(
 
 @functools.partial(jax.jit, static_argnames="problem", donate_argnames="group")
 def steps_on_device(group: TrainState, rows: Features, count: Array, problem: Problem) -> Stepped:
-    """Runs up to `S = steps_per_call()` steps on features that are on the device, as one loop.
+    """Runs up to S = `steps_per_call` steps on features that are on the device, as one loop.
 
-    `group` may be a single run. Losses are `[G, S]` or `[S]`, of which
-    the first `count`, int32, were computed.
+    `group` may be a single run. Losses are `[G, S]` or `[S]`, of which the first `count`, int32,
+    were computed.
     """
     alone, capacity = group.step.ndim == 0, sampling.cached_tiles(rows, problem)
 
@@ -99,7 +100,7 @@ def _advance(
 ) -> tuple[TrainState, dict[str, np.ndarray], Any]:
     """Runs steps of a group or a single run; losses are `[G, steps]`. See `Stepped`."""
     runs, parts = np.size(group.step), []
-    at_once = steps_per_call()
+    at_once = steps_per_call(problem)
     if cache.place != "device":
         wanted = GATHER_BYTES // (runs * sampling.step_bytes(cache.rows, problem))
         at_once = max(1, min(at_once, wanted))
@@ -126,16 +127,16 @@ def train(
 ) -> tuple[list[TrainState], dict[str, np.ndarray]]:
     """Trains runs, all at the same step and of as many steps, together to the last one.
 
-    `save` is called about every `checkpoint_every` steps, if they took `checkpoint_seconds`, and at
-    the end. Once `stopping` is true, on all processes, all runs are saved and returned as far as
-    they are. See `group_size` for `room`.
+    `save` is called about every `checkpoint_every` steps, if `checkpoint_seconds` have passed since
+    the last time, and at the end. Once `stopping` is true, on all processes, all runs are saved and
+    returned as far as they are. See `group_size` for `room`.
 
     Returns the states, and level -> loss of every step done `[G, steps]`. The buffers of the given
     states are donated. Raises InputError: a loss or a parameter that is not finite; such a state is
     not saved.
     """
     total, done = int(states[0].extent.total_steps), int(states[0].step)
-    length = min(steps_per_call(), every := problem.train.checkpoint_every)
+    length, every = steps_per_call(problem), problem.train.checkpoint_every
     count, size = len(states), group_size(len(states), room)
     groups, cache = grouped(states, size), replicated(cache, size)
     del states
@@ -206,8 +207,7 @@ def _save(runs: list[list[TrainState]], curves: list[_Curve], save: Save) -> Non
 
 def _is_due(saved: float, problem: Problem) -> bool:
     """Whether states may be saved again; all processes agree, since they save together."""
-    due = time.monotonic() - saved >= problem.train.checkpoint_seconds
-    return due if devices.process_count() == 1 else devices.any_process(due)
+    return devices.any_process(time.monotonic() - saved >= problem.train.checkpoint_seconds)
 
 
 def _check_finite(finite: Any, step: Array | int) -> None:

@@ -15,6 +15,7 @@ from tests.synthetic import make_category, make_weights
 
 ROOT = Path(__file__).parents[2]
 MOST_PROGRAMS = 8
+AHEAD = {f"jit({name})" for name in ("steps_on_device", "fit_on_device", "choose", "score_batch")}
 
 
 def programs(place: Path, *arguments: str, accelerators: int = 0) -> dict[str, Any]:
@@ -59,9 +60,6 @@ def test_few_programs_serve_all_data_sets_and_the_next_process(tmp_path: Path) -
     assert results[0].read_text() == results[1].read_text()
 
 
-AHEAD = {f"jit({name})" for name in ("steps_on_device", "fit_on_device", "choose", "score_batch")}
-
-
 def test_accelerators_compile_ahead_what_runs_and_find_the_same(tmp_path: Path) -> None:
     """The programs are found in the cache when they are called, to the last detail. Seeds train as
     a group there, images come in other batches, and metrics are the device's.
@@ -83,9 +81,10 @@ def test_accelerators_compile_ahead_what_runs_and_find_the_same(tmp_path: Path) 
                 assert one[name] == pytest.approx(other[name], abs=2e-3), (count, name)
 
 
-def test_fit_compiles_ahead_what_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 4])
+def test_fit_compiles_ahead_what_runs(count: int, tmp_path: Path) -> None:
     good = make_category(tmp_path / "a", good=11) / "train" / "good"
     weights = make_weights(tmp_path / "weights", "resnet18", "resnet18_caffe")
-    names = programs(tmp_path, "fit", str(good), str(weights), accelerators=1)["names"]
+    names = programs(tmp_path, "fit", str(good), str(weights), accelerators=count)["names"]
     assert set(names) >= AHEAD
     assert len(names) == len(set(names)), f"compiled ahead, and once more: {names}"

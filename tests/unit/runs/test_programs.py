@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pfm_jax.backbones.networks import Networks, network_shapes
+from pfm_jax.backbones.networks import Networks, network_shapes, stages_used
 from pfm_jax.config import Config
 from pfm_jax.recipes import load_recipe
 from pfm_jax.runs.programs import lowered_to_fit
-from pfm_jax.types import ScoreMaps, stages
+from pfm_jax.types import ScoreMaps
 
 FOLDER = Path(__file__).parents[3] / "configs"
 FOUND = {path.stem: load_recipe(path.stem) for path in sorted(FOLDER.glob("[a-z]*.py"))}
@@ -19,12 +19,8 @@ HEADS = [k for k, v in FOUND.items() if isinstance(v, Config) and v.baseline is 
 
 
 def networks_of(config: Config) -> Networks:
-    used: dict[str, set[str]] = {}
-    for level in config.levels:
-        pair = config.networks.source, config.networks.target
-        for name, stage in zip(pair, stages(level), strict=True):
-            used.setdefault(name, set()).add(stage)
-    outputs = [(name, sorted(some)) for name, some in used.items()]
+    used = stages_used(config.networks, config.levels)
+    outputs = [(name, list(some)) for name, some in used.items()]
     return network_shapes(outputs, config.networks.neighbourhood)
 
 
