@@ -48,8 +48,7 @@ def with_expected(state: TrainState, cache: FeatureCache, problem: Problem) -> T
     """
     if cache.place == "device":
         place = jax.tree.leaves(cache.rows)[0].sharding
-        same = state.step.sharding.device_set == place.device_set
-        here = state if same else jax.device_put(state, place)
+        here = state if state.step.sharding == place else jax.device_put(state, place)
         expected = fit_on_device(here, cache.rows, problem)
     else:
         folded, moments = devices.replicate(fold(devices.fetch(state.heads))), None
